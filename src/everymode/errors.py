@@ -1,0 +1,95 @@
+"""Errors and checks: every message names the thing, what it was, and how to mend it."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable
+from typing import Any
+
+__all__ = [
+    "CheckpointError",
+    "DataError",
+    "MissingExtraError",
+    "SettingError",
+    "UnsupportedError",
+    "check_choice",
+    "check_number",
+    "unknown_name",
+]
+
+
+class DataError(ValueError):
+    """What a user gave as data cannot be used; the message names rows, columns or shapes."""
+
+
+class SettingError(ValueError):
+    """A setting is out of range; the message names the setting, its value and what is allowed."""
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be read or written; the message names the file and the reason."""
+
+
+class UnsupportedError(ValueError):
+    """A family was asked for what it cannot do; the message names the families that can."""
+
+
+class MissingExtraError(ImportError):
+    """An optional dependency is absent; the message holds the `pip install` that mends it."""
+
+
+def nearest(name: str, known: Iterable[str], *, limit: int = 3) -> list[str]:
+    """Return the known names nearest to `name`, the best first (all of them where there are few)."""
+    known = list(known)
+    found = difflib.get_close_matches(str(name).lower(), [str(k).lower() for k in known], n=limit, cutoff=0.4)
+    by_lower = {str(k).lower(): k for k in known}
+    return [by_lower[f] for f in found]
+
+
+def unknown_name(what: str, name: str, known: Iterable[str]) -> str:
+    """Return a sentence that says `name` is unknown, with the nearest names and all that there are."""
+    known = [str(k) for k in known]
+    close = nearest(name, known)
+    hint = f" Did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
+    listed = ", ".join(known[:30]) + (", ..." if len(known) > 30 else "")
+    return f"Unknown {what} {name!r}.{hint} Known: {listed}."
+
+
+def check_choice(setting: str, value: Any, allowed: Iterable[str]) -> str:
+    """Return `value` if it is one of `allowed`, else raise `SettingError`."""
+    allowed = list(allowed)
+    if not isinstance(value, str) or value not in allowed:
+        raise SettingError(f"{setting}={value!r}: " + unknown_name(setting, str(value), allowed))
+    return value
+
+
+def check_number(
+    setting: str,
+    value: Any,
+    low: float = -math.inf,
+    high: float = math.inf,
+    *,
+    integer: bool = False,
+    optional: bool = False,
+    exclusive_low: bool = False,
+) -> Any:
+    """Return `value` if it is a number in [low, high] (or (low, high]), else raise `SettingError`."""
+    if value is None and optional:
+        return value
+    kind = "a whole number" if integer else "a number"
+    bounds = f"{'above' if exclusive_low else 'at least'} {low:g}" if math.isfinite(low) else ""
+    if math.isfinite(high):
+        bounds += (" and " if bounds else "") + f"at most {high:g}"
+    allowed = f"{kind}{' ' + bounds if bounds else ''}{' or None' if optional else ''}"
+    try:
+        if isinstance(value, (bool, str)):
+            raise TypeError
+        number = float(value)
+        fits = math.isfinite(number) and low <= number <= high and not (exclusive_low and number == low)
+        fits = fits and (not integer or number == int(number))
+    except (TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise SettingError(f"{setting}={value!r} is out of range: give {allowed}.")
+    return int(value) if integer else value

@@ -1,0 +1,56 @@
+"""Families by name: the built-in ones, and those that other packages register as `everymode.families`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from typing import Any
+
+from everymode.errors import SettingError, unknown_name
+from everymode.families.base import Abilities, Family, Part
+from everymode.families.flow_matching import FlowMatching
+from everymode.families.mse import MSE
+from everymode.paths import PATHS
+
+__all__ = ["MSE", "Abilities", "Family", "FlowMatching", "Part", "get_family", "names", "register"]
+
+_REGISTRY: dict[str, type[Family]] = {family.name: family for family in (MSE, FlowMatching)}
+
+
+def _registry() -> dict[str, type[Family]]:
+    for entry in entry_points(group="everymode.families"):
+        if entry.name not in _REGISTRY:
+            _REGISTRY[entry.name] = entry.load()
+    return _REGISTRY
+
+
+def register(family: type[Family]) -> type[Family]:
+    """Make a family known by its name; usable as a decorator."""
+    _REGISTRY[family.name] = family
+    return family
+
+
+def names() -> list[str]:
+    """Return the names of all families."""
+    return list(_registry())
+
+
+def get_family(family: str | Family, settings: Mapping[str, Any] | None = None) -> Family:
+    """Return an unbuilt family from its name, with `settings`; a family object is returned as it is.
+
+    Raises:
+        SettingError: the name or a setting is unknown, or a setting is out of range.
+    """
+    if isinstance(family, Family):
+        return family
+    registry = _registry()
+    if not isinstance(family, str) or family not in registry:
+        raise SettingError(unknown_name("family", str(family), registry))
+    kind, chosen = registry[family], dict(settings or {})
+    for name in chosen:
+        if name not in kind.setting_names():
+            raise SettingError(unknown_name(f"setting of family {family!r}", name, kind.setting_names()))
+    if isinstance(chosen.get("path"), Mapping):  # as `paths.path_settings` writes it
+        described = dict(chosen["path"])
+        chosen["path"] = PATHS[described.pop("name")](**described)
+    return kind(**chosen)

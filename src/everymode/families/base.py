@@ -1,0 +1,245 @@
+"""The contract of a family: a way to represent p(y given x).
+
+A family is made with settings only, `FlowMatching(path="cosine")`; `build` returns a copy of it with parameters, for
+one space of y and one of x. It sees standardised tensors and nothing else. What it can do is declared once, in
+`abilities`, and read by the estimator, the command line, the figures and the tests alike.
+
+A new family subclasses `Family`, sets `name` and `abilities`, and writes `loss` and `draw`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from everymode.errors import SettingError, UnsupportedError, unknown_name
+from everymode.networks import NetworkFactory, default_for, encoder_for
+from everymode.randomness import Source, seeded
+from everymode.spaces import ArraySpace, Condition, Space, count_rows, repeat_rows
+
+__all__ = ["Abilities", "Family", "Part"]
+
+Loss = Callable[..., Tensor]
+
+
+@dataclass(frozen=True)
+class Abilities:
+    """What a family can do.
+
+    Attributes:
+        spaces: the kinds of y that it models.
+        several: whether two draws for one x may differ.
+        density: whether it has `log_prob`.
+        velocity: whether it has `velocity(y_t, t, x)`.
+        trajectory: whether it has `trajectory(x, times)`.
+        why_not: a sentence for a kind of y that it does not model.
+    """
+
+    spaces: tuple[str, ...] = ("vector", "sequence", "image")
+    several: bool = True
+    density: bool = False
+    velocity: bool = False
+    trajectory: bool = False
+    why_not: str = ""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A set of parameters trained by a loss of its own.
+
+    Parts of one stage are stepped in turn on every batch; stages follow one another and share the steps by `share`.
+
+    Attributes:
+        name: what progress and checkpoints call it.
+        module: whose parameters are trained.
+        loss: (y, x, generator=...) -> (batch,).
+        stage: 0 for what is trained first.
+        share: part of all steps that this stage gets, against the other stages.
+    """
+
+    name: str
+    module: nn.Module
+    loss: Loss
+    stage: int = 0
+    share: float = 1.0
+
+
+class Family(nn.Module):
+    """Base of all families. Settings are keyword arguments of the constructor, kept under the same names."""
+
+    name: ClassVar[str] = ""
+    abilities: ClassVar[Abilities] = Abilities()
+
+    y_space: ArraySpace | None = None
+    x_space: Space | None = None
+
+    # Settings, as scikit-learn reads and writes them ---------------------------------------------------------------
+
+    @classmethod
+    def setting_names(cls) -> list[str]:
+        """Return the names of the constructor's settings."""
+        return [p.name for p in inspect.signature(cls).parameters.values() if p.kind is p.KEYWORD_ONLY]
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the settings by name."""
+        return {name: getattr(self, name) for name in self.setting_names()}
+
+    def set_params(self, **settings: Any) -> Self:
+        """Change settings; they are checked as by the constructor, and all of them are taken or none."""
+        for name in settings:
+            if name not in self.setting_names():
+                raise SettingError(unknown_name(f"setting of family {self.name!r}", name, self.setting_names()))
+        checked = type(self)(**{**self.get_params(), **settings})
+        for name in settings:
+            setattr(self, name, getattr(checked, name))
+        return self
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings, JSON-ready; the registry's `from_settings` makes the family again."""
+        return self.get_params()
+
+    def __repr__(self) -> str:
+        defaults = {p.name: p.default for p in inspect.signature(type(self)).parameters.values()}
+        shown = (f"{k}={v!r}" for k, v in self.get_params().items() if v is not defaults[k] and v != defaults[k])
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+    # Building ------------------------------------------------------------------------------------------------------
+
+    def build(
+        self,
+        y_space: ArraySpace,
+        x_space: Space,
+        *,
+        seed: int = 0,
+        width: int | None = None,
+        depth: int | None = None,
+        network: NetworkFactory | None = None,
+    ) -> Self:
+        """Return a copy of this family with fresh parameters.
+
+        Args:
+            y_space: the space of y.
+            x_space: the space of x.
+            seed: of the initial parameters.
+            width: hidden width of the default network.
+            depth: number of blocks of the default network.
+            network: makes another network in place of the default one.
+
+        Raises:
+            UnsupportedError: the family does not model this kind of y.
+            SettingError: width or depth is out of range.
+        """
+        if y_space.kind not in self.abilities.spaces:
+            reason = f" {self.abilities.why_not}" if self.abilities.why_not else ""
+            raise UnsupportedError(
+                f"family {self.name!r} models {' and '.join(self.abilities.spaces)} targets, not a "
+                f"{y_space.kind}.{reason}"
+            )
+        built = type(self)(**self.get_params())
+        built.y_space, built.x_space = y_space, x_space
+        with seeded(seed):
+            built.assemble(y_space, x_space, width=width, depth=depth, network=network)
+        return built
+
+    def assemble(
+        self,
+        y_space: ArraySpace,
+        x_space: Space,
+        *,
+        width: int | None,
+        depth: int | None,
+        network: NetworkFactory | None,
+    ) -> None:
+        """Make the modules: `encoder`, and the `network` that answers in the shape of y."""
+        default, self.encoder = default_for(y_space, x_space, width=width, depth=depth)
+        if network is None:
+            self.network: nn.Module = default
+        else:
+            embedding = 128 if width is None else width
+            self.encoder = encoder_for(x_space, embedding)
+            self.network = network(y_space.shape, embedding)
+
+    @property
+    def event(self) -> tuple[int, ...]:
+        """Shape of one y."""
+        if self.y_space is None:
+            raise SettingError(f"{type(self).__name__} holds settings only; build(y_space, x_space) gives it parameters.")
+        return self.y_space.shape
+
+    # Training ------------------------------------------------------------------------------------------------------
+
+    def parts(self) -> list[Part]:
+        """Return what is trained, in order; one part with `loss` unless the family says otherwise."""
+        return [Part("model", self, self.loss)]
+
+    def loss(self, y: Tensor, x: Condition, *, generator: Source = None) -> Tensor:
+        """Return the loss of each row, (batch,), in the family's own units.
+
+        Args:
+            y: targets (batch, *event), standardised.
+            x: conditions, rows first, standardised.
+            generator: where the randomness comes from; fresh entropy if None.
+        """
+        raise NotImplementedError
+
+    # Sampling ------------------------------------------------------------------------------------------------------
+
+    @property
+    def nfe(self) -> int:
+        """Network evaluations for one draw."""
+        return 1
+
+    def encode(self, x: Condition) -> Any:
+        """Return what `draw` needs to know of x, rows first: computed once a call, whatever the number of draws."""
+        return self.encoder(x)
+
+    def draw(self, embedding: Any, *, generator: Source = None) -> Tensor:
+        """Return one draw a row of `embedding`, (batch, *event)."""
+        raise NotImplementedError
+
+    def sample(self, x: Condition, n: int = 1, *, generator: Source = None) -> Tensor:
+        """Return `n` draws a row, draws of one row side by side: (rows * n, *event).
+
+        Args:
+            x: conditions, rows first, standardised.
+            n: number of draws a row.
+            generator: same state, same draws, on the same machine.
+        """
+        return self.draw(repeat_rows(self.encode(x), n), generator=generator)
+
+    # Optional; `abilities` says which there are --------------------------------------------------------------------
+
+    def log_prob(self, y: Tensor, x: Condition) -> Tensor:
+        """Return log p(y | x) of standardised y, (batch,), in nats."""
+        raise UnsupportedError(f"family {self.name!r} has no density.")
+
+    def velocity(self, y_t: Tensor, t: Tensor, x: Condition) -> Tensor:
+        """Return dy/dt at (y_t, t), (batch, *event)."""
+        raise UnsupportedError(f"family {self.name!r} has no velocity.")
+
+    def trajectory(self, x: Condition, times: Tensor, *, generator: Source = None) -> Iterator[tuple[float, Tensor]]:
+        """Yield (time, states (batch, *event)) at each of `times`, from noise to data."""
+        raise UnsupportedError(f"family {self.name!r} has no trajectory.")
+
+    # For subclasses ------------------------------------------------------------------------------------------------
+
+    def _rows(self, embedding: Any) -> tuple[int, Tensor]:
+        """Return the number of rows of an embedding, and a tensor with the device and dtype to draw in."""
+        first = next(iter(embedding.values())) if isinstance(embedding, dict) else embedding
+        return count_rows(embedding), first if first.is_floating_point() else next(self.parameters())
+
+
+def mean_over_event(errors: Tensor) -> Tensor:
+    """Return the mean of (batch, *event) over the event, (batch,)."""
+    return errors.flatten(1).mean(dim=1) if errors.ndim > 1 else errors
+
+
+def times_like(t: float | Tensor, like: Tensor) -> Tensor:
+    """Return a time as (batch,), with the device and dtype of `like`."""
+    t = torch.as_tensor(t, dtype=like.dtype, device=like.device)
+    return t.expand(len(like)) if t.ndim == 0 else t

@@ -1,0 +1,135 @@
+"""Encoders: from a standardised x of any kind to one embedding a row, (batch, width)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from everymode.errors import SettingError
+from everymode.spaces import (
+    ArraySpace,
+    DictSpace,
+    ImageSpace,
+    LabelSpace,
+    Space,
+    TableSpace,
+)
+
+__all__ = [
+    "CategoricalEncoder",
+    "DictEncoder",
+    "ImageEncoder",
+    "LabelEncoder",
+    "TableEncoder",
+    "VectorEncoder",
+    "encoder_for",
+]
+
+
+class VectorEncoder(nn.Module):
+    """Two linear layers on the flattened x: vectors (batch, d) and short sequences (batch, horizon, d)."""
+
+    def __init__(self, size: int, width: int) -> None:
+        super().__init__()
+        # a column of ones keeps the layer whole where x has no columns at all
+        self.layers = nn.Sequential(nn.Linear(size + 1, width), nn.SiLU(), nn.Linear(width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (batch, width)."""
+        return self.layers(torch.cat([x.flatten(1), x.new_ones(len(x), 1)], dim=1))
+
+
+class LabelEncoder(nn.Module):
+    """A learned vector a label, for codes (batch,)."""
+
+    def __init__(self, categories: int, width: int) -> None:
+        super().__init__()
+        self.table = nn.Embedding(categories, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (batch, width)."""
+        return self.table(x)
+
+
+class CategoricalEncoder(nn.Module):
+    """The sum of a learned vector a column, for codes (batch, columns)."""
+
+    offsets: Tensor
+
+    def __init__(self, sizes: tuple[int, ...], width: int) -> None:
+        super().__init__()
+        starts = torch.tensor([0, *sizes[:-1]]).cumsum(0)
+        self.register_buffer("offsets", starts, persistent=False)
+        self.table = nn.Embedding(sum(sizes), width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (batch, width)."""
+        return self.table(x + self.offsets).sum(dim=1)
+
+
+class TableEncoder(nn.Module):
+    """Numbers and categories of one table: the sum of both encoders, then one more layer."""
+
+    def __init__(self, space: TableSpace, width: int) -> None:
+        super().__init__()
+        self.numeric = VectorEncoder(len(space.numeric), width)
+        sizes = tuple(len(c.categories or ()) for c in space.categorical)
+        self.categorical = CategoricalEncoder(sizes, width) if sizes else None
+        self.mix = nn.Sequential(nn.SiLU(), nn.Linear(width, width))
+
+    def forward(self, x: dict[str, Tensor]) -> Tensor:
+        """Return (batch, width)."""
+        h = self.numeric(x["numeric"])
+        if self.categorical is not None:
+            h = h + self.categorical(x["categorical"])
+        return self.mix(h)
+
+
+class ImageEncoder(nn.Module):
+    """Strided convolutions with group norm down to at most 4 x 4, then one linear layer."""
+
+    def __init__(self, shape: tuple[int, ...], width: int) -> None:
+        super().__init__()
+        channels, height, breadth = shape
+        layers: list[nn.Module] = []
+        features = 32
+        while max(height, breadth) > 4:
+            layers += [nn.Conv2d(channels, features, 3, stride=2, padding=1), nn.GroupNorm(8, features), nn.SiLU()]
+            channels, features = features, min(2 * features, 256)
+            height, breadth = (height + 1) // 2, (breadth + 1) // 2
+        self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels * height * breadth, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (batch, width)."""
+        return self.layers(x)
+
+
+class DictEncoder(nn.Module):
+    """One encoder a part; their embeddings side by side, then one linear layer."""
+
+    def __init__(self, space: DictSpace, width: int) -> None:
+        super().__init__()
+        self.parts = nn.ModuleDict({key: encoder_for(part, width) for key, part in space.parts.items()})
+        self.merge = nn.Linear(len(self.parts) * width, width)
+
+    def forward(self, x: dict[str, Tensor]) -> Tensor:
+        """Return (batch, width)."""
+        return self.merge(torch.cat([encoder(x[key]) for key, encoder in self.parts.items()], dim=1))
+
+
+def encoder_for(space: Space, width: int) -> nn.Module:
+    """Return the encoder that suits `space`, with embeddings of `width`."""
+    if isinstance(space, DictSpace):
+        return DictEncoder(space, width)
+    if isinstance(space, TableSpace):
+        return TableEncoder(space, width)
+    if isinstance(space, LabelSpace):
+        return LabelEncoder(len(space.categories), width)
+    if isinstance(space, ImageSpace):
+        return ImageEncoder(space.shape, width)
+    if isinstance(space, ArraySpace):
+        return VectorEncoder(math.prod(space.shape), width)
+    raise SettingError(f"no encoder suits a space of kind {space.kind!r}; give one with encoder=.")
+

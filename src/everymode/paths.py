@@ -1,0 +1,264 @@
+"""Probability paths between noise (t = 0) and data (t = 1): y_t = alpha(t) y + sigma(t) noise.
+
+A path is two functions of time and their derivatives. Everything that a model may predict (the velocity, the data,
+the noise, the score) is one linear map away from everything else, and those maps are here, once.
+
+References:
+    Flow matching for generative modeling (Lipman et al., 2023), https://arxiv.org/abs/2210.02747
+    Stochastic interpolants (Albergo, Boffi and Vanden-Eijnden, 2023), https://arxiv.org/abs/2303.08797
+    Score-based generative modeling through SDEs (Song et al., 2021), https://arxiv.org/abs/2011.13456
+    Improved denoising diffusion probabilistic models (Nichol and Dhariwal, 2021), https://arxiv.org/abs/2102.09672
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from everymode.errors import SettingError, check_choice, check_number
+
+__all__ = ["PATHS", "CosinePath", "LinearPath", "Path", "VEPath", "VPPath", "get_path", "path_settings"]
+
+Schedule = Callable[[Tensor], Tensor]
+QUANTITIES = ("velocity", "data", "noise", "score")
+
+
+def _derivative(function: Schedule) -> Schedule:
+    def derived(t: Tensor) -> Tensor:
+        return torch.func.jvp(function, (t,), (torch.ones_like(t),))[1]
+
+    return derived
+
+
+def _expand(value: Tensor, like: Tensor) -> Tensor:
+    """Give a value a row, (batch,) or (), as many trailing axes as `like` has."""
+    return value.reshape(value.shape + (1,) * (like.ndim - value.ndim)) if value.ndim else value
+
+
+class Path:
+    """A Gaussian path with user-given `alpha` and `sigma`.
+
+    `alpha` must rise from (about) 0 to 1 and `sigma` fall to (about) 0 at t = 1. Derivatives are taken by automatic
+    differentiation where they are not given.
+
+    Args:
+        alpha: weight of the data at time t, a function of a tensor of times.
+        sigma: weight of the noise at time t.
+        d_alpha: derivative of `alpha`; found by forward-mode differentiation if None.
+        d_sigma: derivative of `sigma`; the same.
+    """
+
+    name = "custom"
+
+    def __init__(
+        self,
+        alpha: Schedule,
+        sigma: Schedule,
+        d_alpha: Schedule | None = None,
+        d_sigma: Schedule | None = None,
+    ) -> None:
+        self.alpha, self.sigma = alpha, sigma
+        self.d_alpha = d_alpha or _derivative(alpha)
+        self.d_sigma = d_sigma or _derivative(sigma)
+        self._check()
+
+    def _check(self) -> None:
+        t = torch.linspace(0.0, 1.0, 33, dtype=torch.float64)
+        alpha, sigma = self.alpha(t), self.sigma(t)
+        if alpha.shape != t.shape or sigma.shape != t.shape:
+            raise SettingError(f"path: alpha and sigma must keep the shape of t, {tuple(t.shape)}.")
+        if not (alpha[-1] - 1).abs() < 0.05 or not sigma[-1].abs() < 0.05 * max(1.0, float(sigma[0])):
+            raise SettingError(
+                f"path: at t = 1 (data) alpha must be 1 and sigma 0; they are {alpha[-1]:.3g} and {sigma[-1]:.3g}. "
+                "In this library t = 0 is noise and t = 1 is data: reverse a schedule that runs the other way."
+            )
+        determinant = alpha * self.d_sigma(t) - self.d_alpha(t) * sigma
+        if not torch.isfinite(determinant).all() or (determinant[1:-1] == 0).any():
+            raise SettingError("path: alpha * sigma' - alpha' * sigma must be finite and not 0 inside (0, 1).")
+
+    @property
+    def prior_scale(self) -> float:
+        """Standard deviation of y_t at t = 0, where sampling starts."""
+        return float(self.sigma(torch.zeros((), dtype=torch.float64)))
+
+    def coefficients(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return alpha, sigma, alpha' and sigma' at `t` (batch,), shaped to multiply `like` (batch, *event)."""
+        t = _expand(t, like)
+        return self.alpha(t), self.sigma(t), self.d_alpha(t), self.d_sigma(t)
+
+    def interpolate(self, y: Tensor, noise: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (y_t, velocity) for data `y` and `noise`, both (batch, *event), at `t` (batch,)."""
+        a, s, da, ds = self.coefficients(t, y)
+        return a * y + s * noise, da * y + ds * noise
+
+    def convert(self, value: Tensor, y_t: Tensor, t: Tensor, *, given: str, wanted: str) -> Tensor:
+        """Turn one prediction at (y_t, t) into another.
+
+        Args:
+            value: what is known, (batch, *event).
+            y_t: the state, (batch, *event).
+            t: the time, (batch,) or a scalar tensor.
+            given: what `value` is: 'velocity', 'data', 'noise' or 'score'.
+            wanted: what is asked for, one of the same.
+
+        Where the map is singular (data from noise where alpha = 0, noise from data where sigma = 0) the divisor
+        is held away from 0, so that the result is finite.
+
+        Raises:
+            SettingError: a quantity is unknown.
+        """
+        check_choice("given", given, QUANTITIES)
+        check_choice("wanted", wanted, QUANTITIES)
+        if given == wanted:
+            return value
+        a, s, da, ds = self.coefficients(t, y_t)
+        if given == "score":
+            value, given = -s * value, "noise"
+        # Two unknowns (data, noise) and two equations: y_t = a data + s noise, and the given one.
+        if given == "velocity":
+            determinant = _away_from_zero(a * ds - da * s)
+            data = (ds * y_t - s * value) / determinant
+            noise = (a * value - da * y_t) / determinant
+        elif given == "data":
+            data, noise = value, (y_t - a * value) / _away_from_zero(s)
+        else:
+            data, noise = (y_t - s * value) / _away_from_zero(a), value
+        if wanted == "data":
+            return data
+        if wanted == "noise":
+            return noise
+        if wanted == "score":
+            return -noise / _away_from_zero(s)
+        return da * data + ds * noise
+
+    def __repr__(self) -> str:
+        settings = ", ".join(f"{k}={v!r}" for k, v in self.settings().items())
+        return f"{type(self).__name__}({settings})"
+
+    def settings(self) -> dict[str, Any]:
+        """Return the constructor's arguments, JSON-ready."""
+        return {}
+
+
+def _away_from_zero(value: Tensor) -> Tensor:
+    tiny = 1e-6 if value.dtype != torch.float64 else 1e-12
+    return torch.where(value.abs() < tiny, torch.where(value < 0, -tiny, tiny), value)
+
+
+class LinearPath(Path):
+    """Conditional optimal transport: alpha = t, sigma = 1 - t (Lipman et al., 2023; rectified flow)."""
+
+    name = "linear"
+
+    def __init__(self) -> None:
+        super().__init__(lambda t: t, lambda t: 1 - t, torch.ones_like, lambda t: -torch.ones_like(t))
+
+    def interpolate(self, y: Tensor, noise: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (y_t, velocity): the velocity is y - noise at every time."""
+        return torch.lerp(noise, y, _expand(t, y)), y - noise
+
+
+class CosinePath(Path):
+    """Variance-preserving, cosine: alpha = sin(pi t / 2), sigma = cos(pi t / 2) (Nichol and Dhariwal, 2021)."""
+
+    name = "cosine"
+
+    def __init__(self) -> None:
+        half = math.pi / 2
+        super().__init__(
+            lambda t: torch.sin(half * t),
+            lambda t: torch.cos(half * t),
+            lambda t: half * torch.cos(half * t),
+            lambda t: -half * torch.sin(half * t),
+        )
+
+
+class VPPath(Path):
+    """Variance-preserving with a linear beta: log alpha = -(b1 - b0) s^2 / 4 - b0 s / 2, s = 1 - t (Song et al., 2021).
+
+    Args:
+        beta_min: beta at the data end.
+        beta_max: beta at the noise end.
+    """
+
+    name = "vp"
+
+    def __init__(self, beta_min: float = 0.1, beta_max: float = 20.0) -> None:
+        self.beta_min = check_number("beta_min", beta_min, 0.0, exclusive_low=True)
+        self.beta_max = check_number("beta_max", beta_max, beta_min)
+
+        def log_alpha(t: Tensor) -> Tensor:
+            s = 1 - t
+            return -0.25 * (beta_max - beta_min) * s * s - 0.5 * beta_min * s
+
+        def d_log_alpha(t: Tensor) -> Tensor:
+            return 0.5 * (beta_max - beta_min) * (1 - t) + 0.5 * beta_min
+
+        def sigma(t: Tensor) -> Tensor:
+            return torch.sqrt(-torch.expm1(2 * log_alpha(t)))
+
+        def d_sigma(t: Tensor) -> Tensor:
+            # sigma has an infinite slope at t = 1, like sqrt(1 - t): it is held finite there
+            floor = torch.finfo(t.dtype).eps ** 0.5
+            return -torch.exp(2 * log_alpha(t)) * d_log_alpha(t) / sigma(t).clamp_min(floor)
+
+        super().__init__(
+            lambda t: torch.exp(log_alpha(t)),
+            sigma,
+            lambda t: torch.exp(log_alpha(t)) * d_log_alpha(t),
+            d_sigma,
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """Return beta_min and beta_max."""
+        return {"beta_min": self.beta_min, "beta_max": self.beta_max}
+
+
+class VEPath(Path):
+    """Variance-exploding: alpha = 1, sigma falls geometrically from sigma_max to sigma_min (Song et al., 2021).
+
+    Args:
+        sigma_min: noise left at t = 1, in standard deviations of the data.
+        sigma_max: noise at t = 0; large against the data, whose standard deviation is 1.
+    """
+
+    name = "ve"
+
+    def __init__(self, sigma_min: float = 0.01, sigma_max: float = 20.0) -> None:
+        self.sigma_min = check_number("sigma_min", sigma_min, 0.0, 0.05, exclusive_low=True)
+        self.sigma_max = check_number("sigma_max", sigma_max, 2.0)
+        log_ratio = math.log(sigma_min / sigma_max)
+        super().__init__(
+            torch.ones_like,
+            lambda t: sigma_max * torch.exp(log_ratio * t),
+            torch.zeros_like,
+            lambda t: sigma_max * log_ratio * torch.exp(log_ratio * t),
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """Return sigma_min and sigma_max."""
+        return {"sigma_min": self.sigma_min, "sigma_max": self.sigma_max}
+
+
+PATHS: dict[str, type[Path]] = {p.name: p for p in (LinearPath, CosinePath, VPPath, VEPath)}
+
+
+def get_path(path: str | Path) -> Path:
+    """Return the path of that name, or the path itself; `SettingError` where there is none."""
+    if isinstance(path, Path):
+        return path
+    return PATHS[check_choice("path", path, PATHS)]()
+
+
+def path_settings(path: Path) -> dict[str, Any]:
+    """Return what a checkpoint needs to make `path` again; a custom path cannot be saved and says so."""
+    if type(path) not in PATHS.values():
+        raise SettingError(
+            "A path made of your own functions cannot be written to a checkpoint: register a Path subclass "
+            "in everymode.paths.PATHS under a name."
+        )
+    return {"name": path.name, **path.settings()}

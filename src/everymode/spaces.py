@@ -1,0 +1,375 @@
+"""What x and y look like: shapes, names, and the standardisation that travels with the model.
+
+A space turns what a user has (arrays, columns) into standardised tensors and back. Families and networks see the
+tensors only. `log_jacobian` is the log-determinant of that standardisation, so that a density of the standardised
+tensor becomes a density in the units of the user: log p(y) = log p(encode(y)) + log_jacobian.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from everymode.errors import DataError, nearest
+
+__all__ = [
+    "ArraySpace",
+    "Column",
+    "Condition",
+    "DictSpace",
+    "ImageSpace",
+    "LabelSpace",
+    "SequenceSpace",
+    "Space",
+    "TableSpace",
+    "VectorSpace",
+    "array_space",
+    "count_rows",
+    "place",
+    "repeat_rows",
+    "space_from_dict",
+    "take_rows",
+]
+
+Condition = Tensor | dict[str, Tensor]
+"""A standardised x: one tensor, or a dict of them (a table with categorical columns, a robot's observation)."""
+
+
+# Rows of a condition ---------------------------------------------------------------------------------------------
+
+
+def count_rows(x: Condition) -> int:
+    """Return the number of rows of x."""
+    return len(next(iter(x.values()))) if isinstance(x, dict) else len(x)
+
+
+def take_rows(x: Condition, index: Tensor | slice) -> Condition:
+    """Return the rows of x at `index`."""
+    if isinstance(x, dict):
+        return {key: value[index] for key, value in x.items()}
+    return x[index]
+
+
+def repeat_rows(x: Condition, n: int) -> Condition:
+    """Return every row of x `n` times, copies side by side."""
+    if n == 1:
+        return x
+    if isinstance(x, dict):
+        return {key: value.repeat_interleave(n, dim=0) for key, value in x.items()}
+    return x.repeat_interleave(n, dim=0)
+
+
+def place(x: Condition, device: torch.device | str) -> Condition:
+    """Return x on `device`."""
+    if isinstance(x, dict):
+        return {key: value.to(device) for key, value in x.items()}
+    return x.to(device)
+
+
+# Spaces of numbers -----------------------------------------------------------------------------------------------
+
+
+def _finite(values: np.ndarray, what: str, names: Sequence[str] = ()) -> None:
+    bad = ~np.isfinite(values)
+    if not bad.any():
+        return
+    rows = np.flatnonzero(bad.reshape(len(values), -1).any(axis=1))
+    where = f"{len(rows)} row(s), the first at {', '.join(map(str, rows[:5]))}"
+    if values.ndim == 2:
+        columns = np.flatnonzero(bad.any(axis=0))
+        labels = [names[c] if c < len(names) else f"column {c}" for c in columns[:5]]
+        where += f"; column(s) {', '.join(map(str, labels))}"
+    raise DataError(f"{what} holds NaN or infinite values in {where}. Drop or fill these cells first.")
+
+
+@dataclass(frozen=True)
+class Space:
+    """Base of all spaces. Frozen: fitted once, saved as JSON with the model."""
+
+    kind: ClassVar[str] = "space"
+
+    def encode(self, values: Any) -> Condition:
+        """Return standardised tensors, float32 (codes: int64), rows first."""
+        raise NotImplementedError
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready description, from which `space_from_dict` makes the space again."""
+        return {"kind": self.kind, **asdict(self)}
+
+
+@dataclass(frozen=True)
+class ArraySpace(Space):
+    """Numbers of one event shape, standardised by a shift and a scale a channel.
+
+    `shift` and `scale` have one entry a channel: the last axis of vectors and sequences, the first of images.
+    """
+
+    shape: tuple[int, ...]
+    shift: tuple[float, ...]
+    scale: tuple[float, ...]
+    names: tuple[str, ...] = ()
+
+    channel_axis: ClassVar[int] = -1
+
+    def __post_init__(self) -> None:
+        for name in ("shape", "shift", "scale", "names"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        channels = self.shape[self.channel_axis] if self.shape else 0
+        if len(self.shift) != channels or len(self.scale) != channels:
+            raise DataError(
+                f"{self.kind}: {channels} channel(s) in shape {self.shape}, but {len(self.shift)} shift(s) and "
+                f"{len(self.scale)} scale(s)."
+            )
+        if not all(s > 0 and math.isfinite(s) for s in self.scale):
+            raise DataError(f"{self.kind}: every scale must be positive and finite; they are {self.scale}.")
+
+    @classmethod
+    def fit(cls, values: np.ndarray, names: Sequence[str] = ()) -> ArraySpace:
+        """Return the space of `values` (rows, *event), with each channel's mean and standard deviation.
+
+        A channel that never varies keeps a scale of 1.
+
+        Raises:
+            DataError: cells are NaN or infinite.
+        """
+        values = np.asarray(values, dtype=np.float64)
+        _finite(values, "the data", names)
+        shape = values.shape[1:]
+        axis = cls.channel_axis % len(shape)
+        moved = np.moveaxis(values, axis + 1, -1).reshape(-1, shape[axis])
+        shift = moved.mean(axis=0) if len(moved) else np.zeros(shape[axis])
+        deviation = np.sqrt(np.mean((moved - shift) ** 2, axis=0)) if len(moved) else np.ones(shape[axis])
+        # what floating point leaves of a constant column is no spread
+        constant = deviation <= 1e-9 * np.maximum(np.abs(shift), 1e-12)
+        scale = np.where(constant | ~(deviation > 0), 1.0, deviation)
+        return cls(shape, tuple(map(float, shift)), tuple(map(float, scale)), tuple(names))
+
+    @property
+    def size(self) -> int:
+        """Number of values in one event."""
+        return math.prod(self.shape)
+
+    @property
+    def log_jacobian(self) -> float:
+        """log |d encode(y) / d y|: minus the sum of the logs of the scales, each counted as often as it is used."""
+        repeats = self.size // max(1, len(self.scale))
+        return -repeats * sum(math.log(s) for s in self.scale)
+
+    def _channels(self, values: tuple[float, ...]) -> np.ndarray:
+        shape = [1] * len(self.shape)
+        shape[self.channel_axis] = len(values)
+        return np.asarray(values).reshape(shape)
+
+    def check(self, values: Any, what: str = "the data") -> np.ndarray:
+        """Return `values` as float64 (rows, *event), or raise `DataError` naming both shapes or the bad cells."""
+        try:
+            array = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{what} holds text where numbers belong: {error}") from None
+        if array.shape[1:] != self.shape or array.ndim != len(self.shape) + 1:
+            raise DataError(f"{what} has shape {array.shape}, but each row must have shape {self.shape}.")
+        _finite(array, what, self.names)
+        return array
+
+    def encode(self, values: Any) -> Tensor:
+        """Return (values - shift) / scale as float32 (rows, *event)."""
+        array = self.check(values)
+        return torch.from_numpy(
+            ((array - self._channels(self.shift)) / self._channels(self.scale)).astype(np.float32)
+        )
+
+    def decode(self, values: Tensor) -> np.ndarray:
+        """Return standardised values (..., *event) in the user's units, as float64."""
+        array = values.detach().cpu().numpy().astype(np.float64)
+        return array * self._channels(self.scale) + self._channels(self.shift)
+
+
+@dataclass(frozen=True)
+class VectorSpace(ArraySpace):
+    """Events (d,): the columns of a table."""
+
+    kind: ClassVar[str] = "vector"
+
+
+@dataclass(frozen=True)
+class SequenceSpace(ArraySpace):
+    """Events (horizon, d): a robot's next actions, a walker's next positions. One scale a value, over all steps."""
+
+    kind: ClassVar[str] = "sequence"
+
+
+@dataclass(frozen=True)
+class ImageSpace(ArraySpace):
+    """Events (channels, height, width). One scale a channel, over all pixels."""
+
+    kind: ClassVar[str] = "image"
+    channel_axis: ClassVar[int] = 0
+
+
+_BY_RANK: dict[int, type[ArraySpace]] = {1: VectorSpace, 2: SequenceSpace, 3: ImageSpace}
+
+
+def array_space(values: np.ndarray, names: Sequence[str] = (), what: str = "the data") -> ArraySpace:
+    """Return the fitted space that suits the rank of `values` (rows, *event): vector, sequence or image."""
+    rank = values.ndim - 1
+    if rank not in _BY_RANK:
+        raise DataError(
+            f"{what} has shape {values.shape}: give (rows, d) for vectors, (rows, horizon, d) for sequences or "
+            "(rows, channels, height, width) for images."
+        )
+    return _BY_RANK[rank].fit(values, names)
+
+
+# Spaces of codes, columns and parts ------------------------------------------------------------------------------
+
+
+def _codes(values: Any, categories: tuple[Any, ...], what: str) -> np.ndarray:
+    lookup = {category: code for code, category in enumerate(categories)}
+    flat = [v.item() if isinstance(v, np.generic) else v for v in values]
+    unseen = sorted({str(v) for v in flat if v not in lookup})
+    if unseen:
+        close = nearest(unseen[0], [str(c) for c in categories])
+        hint = f" The nearest known: {', '.join(close)}." if close else ""
+        listed = ", ".join(map(str, categories[:20])) + (", ..." if len(categories) > 20 else "")
+        raise DataError(
+            f"{what} holds {'categories' if len(unseen) > 1 else 'a category'} never seen in training: "
+            f"{', '.join(map(repr, unseen[:5]))}.{hint} Known: {listed}."
+        )
+    return np.fromiter((lookup[v] for v in flat), dtype=np.int64, count=len(flat))
+
+
+@dataclass(frozen=True)
+class LabelSpace(Space):
+    """One label a row, coded 0 .. k - 1 in the order of `categories`."""
+
+    kind: ClassVar[str] = "label"
+    categories: tuple[Any, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "categories", tuple(self.categories))
+
+    @classmethod
+    def fit(cls, values: Any) -> LabelSpace:
+        """Return the space of the labels that occur."""
+        return cls(tuple(v.item() if isinstance(v, np.generic) else v for v in sorted(set(np.asarray(values).tolist()))))
+
+    def encode(self, values: Any) -> Tensor:
+        """Return codes (rows,), int64."""
+        return torch.from_numpy(_codes(np.asarray(values).ravel().tolist(), self.categories, "the label column"))
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table: numeric with a shift and a scale, or categorical with its categories."""
+
+    name: str
+    categories: tuple[Any, ...] | None = None
+    shift: float = 0.0
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class TableSpace(Space):
+    """Columns of a table, some of them categorical. Encodes to `numeric` (rows, k) and `categorical` (rows, m)."""
+
+    kind: ClassVar[str] = "table"
+    columns: tuple[Column, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        columns = tuple(c if isinstance(c, Column) else Column(**c) for c in self.columns)
+        fixed = (Column(c.name, None if c.categories is None else tuple(c.categories), c.shift, c.scale) for c in columns)
+        object.__setattr__(self, "columns", tuple(fixed))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Column names, in the order of the table."""
+        return tuple(c.name for c in self.columns)
+
+    @property
+    def numeric(self) -> tuple[Column, ...]:
+        """The columns of numbers."""
+        return tuple(c for c in self.columns if c.categories is None)
+
+    @property
+    def categorical(self) -> tuple[Column, ...]:
+        """The columns of categories."""
+        return tuple(c for c in self.columns if c.categories is not None)
+
+    @classmethod
+    def fit(cls, columns: Mapping[str, np.ndarray], categorical: Sequence[str]) -> TableSpace:
+        """Return the space of named columns (rows,); those in `categorical` are coded, the others standardised."""
+        fitted = []
+        for name, values in columns.items():
+            if name in categorical:
+                seen = {v.item() if isinstance(v, np.generic) else v for v in values}
+                fitted.append(Column(name, tuple(sorted(seen, key=lambda v: (str(type(v)), v)))))
+            else:
+                space = VectorSpace.fit(np.asarray(values, dtype=np.float64)[:, None], (name,))
+                fitted.append(Column(name, None, space.shift[0], space.scale[0]))
+        return cls(tuple(fitted))
+
+    def encode(self, values: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Return {'numeric': float32 (rows, k), 'categorical': int64 (rows, m)} for a mapping of columns (rows,)."""
+        numeric, codes = [], []
+        for column in self.columns:
+            data = values[column.name]
+            if column.categories is not None:
+                codes.append(_codes(list(data), column.categories, f"column {column.name!r}"))
+                continue
+            try:
+                numbers = np.asarray(data, dtype=np.float64)
+            except (TypeError, ValueError) as error:
+                raise DataError(f"column {column.name!r} holds text where numbers belong: {error}") from None
+            _finite(numbers[:, None], "the table", (column.name,))
+            numeric.append((numbers - column.shift) / column.scale)
+        rows = len(next(iter(values.values())))
+        stack = np.stack(numeric, axis=1) if numeric else np.zeros((rows, 0))
+        coded = np.stack(codes, axis=1) if codes else np.zeros((rows, 0), np.int64)
+        return {"numeric": torch.from_numpy(stack.astype(np.float32)), "categorical": torch.from_numpy(coded)}
+
+
+@dataclass(frozen=True)
+class DictSpace(Space):
+    """Several named spaces at once: an observation of state and images, a label beside a vector."""
+
+    kind: ClassVar[str] = "dict"
+    parts: Mapping[str, Space] = field(default_factory=dict)
+
+    def encode(self, values: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Return each part's tensor by its name; parts that are tables are not nested."""
+        missing = [key for key in self.parts if key not in values]
+        if missing:
+            raise DataError(f"x lacks {', '.join(missing)}; it must hold {', '.join(self.parts)}.")
+        encoded = {}
+        for key, space in self.parts.items():
+            tensor = space.encode(values[key])
+            if not isinstance(tensor, Tensor):
+                raise DataError(f"part {key!r} of x is a {space.kind}; give its columns as parts of their own.")
+            encoded[key] = tensor
+        return encoded
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready description."""
+        return {"kind": self.kind, "parts": {key: space.to_dict() for key, space in self.parts.items()}}
+
+
+_KINDS: dict[str, type[Space]] = {
+    cls.kind: cls for cls in (VectorSpace, SequenceSpace, ImageSpace, LabelSpace, TableSpace, DictSpace)
+}
+
+
+def space_from_dict(description: Mapping[str, Any]) -> Space:
+    """Return the space that `Space.to_dict` described."""
+    settings = dict(description)
+    kind = settings.pop("kind", None)
+    if kind not in _KINDS:
+        raise DataError(f"unknown kind of space {kind!r}; known: {', '.join(_KINDS)}.")
+    if kind == "dict":
+        return DictSpace({key: space_from_dict(part) for key, part in settings["parts"].items()})
+    return _KINDS[kind](**settings)

@@ -1,0 +1,23 @@
+"""Training: the loop, its settings, the average of the weights, checkpoints."""
+
+from everymode.training.checkpoint import read_tensors, write_atomically, write_json, write_tensors
+from everymode.training.loop import STATE_FILE, Progress, train
+from everymode.training.precision import bf16_speedup, choose_precision
+from everymode.training.processes import Processes, resolve_device
+from everymode.training.settings import TrainingSettings, default_width
+
+__all__ = [
+    "STATE_FILE",
+    "Processes",
+    "Progress",
+    "TrainingSettings",
+    "bf16_speedup",
+    "choose_precision",
+    "default_width",
+    "read_tensors",
+    "resolve_device",
+    "train",
+    "write_atomically",
+    "write_json",
+    "write_tensors",
+]

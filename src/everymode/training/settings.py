@@ -1,0 +1,93 @@
+"""How a run is trained, one sentence a field; and the defaults that follow from the data."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from everymode.errors import SettingError, check_choice, check_number
+from everymode.training.precision import PRECISIONS
+
+__all__ = ["TrainingSettings", "default_width"]
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """Everything that decides the outcome of a run besides the family and the data.
+
+    Attributes:
+        steps: optimiser steps; with several stages, all of them together.
+        batch_size: rows a step, over all processes.
+        learning_rate: the peak, after warm-up.
+        warmup: share of the steps over which the learning rate rises from 0.
+        final_learning_rate: what the cosine falls to, as a share of the peak.
+        weight_decay: AdamW's.
+        gradient_clip: largest norm of a part's gradient; None for no clipping.
+        ema: decay of the average of the weights that is kept as the model; None lets it follow from the steps.
+        validate_every: steps between two looks at the held-out rows.
+        patience: looks without improvement after which the run stops; None never stops early.
+        max_seconds: stops the run in time; the learning rate then falls with whichever of steps and time is ahead.
+        checkpoint_every: steps between two checkpoints, where a folder is given.
+        precision: 'auto', 'float32' or 'bf16'.
+        compile: whether the loss is compiled by torch (worth its half minute on long runs only).
+        seed: of batches and noise.
+    """
+
+    steps: int = 5000
+    batch_size: int = 256
+    learning_rate: float = 1e-3
+    warmup: float = 0.03
+    final_learning_rate: float = 0.01
+    weight_decay: float = 1e-4
+    gradient_clip: float | None = 1.0
+    ema: float | None = None
+    validate_every: int = 200
+    patience: int | None = 10
+    max_seconds: float | None = None
+    checkpoint_every: int = 500
+    precision: str = "auto"
+    compile: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_number("steps", self.steps, 1, 10**9, integer=True)
+        check_number("batch_size", self.batch_size, 1, 10**7, integer=True)
+        check_number("learning_rate", self.learning_rate, 0, 10, exclusive_low=True)
+        check_number("warmup", self.warmup, 0, 1)
+        check_number("final_learning_rate", self.final_learning_rate, 0, 1)
+        check_number("weight_decay", self.weight_decay, 0, 1)
+        check_number("gradient_clip", self.gradient_clip, 0, optional=True, exclusive_low=True)
+        check_number("ema", self.ema, 0, 1, optional=True)
+        check_number("validate_every", self.validate_every, 1, integer=True)
+        check_number("patience", self.patience, 1, integer=True, optional=True)
+        check_number("max_seconds", self.max_seconds, 0, optional=True, exclusive_low=True)
+        check_number("checkpoint_every", self.checkpoint_every, 1, integer=True)
+        check_choice("precision", self.precision, PRECISIONS)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings, JSON-ready."""
+        return asdict(self)
+
+    @classmethod
+    def for_rows(cls, rows: int, **given: Any) -> TrainingSettings:
+        """Return defaults that suit a table of `rows` training rows; what is given and not None stands.
+
+        Raises:
+            SettingError: a setting is unknown or out of range.
+        """
+        batch_size = given.get("batch_size") or (128 if rows < 1000 else 256 if rows < 50_000 else 1024)
+        steps = 3000 if rows < 1000 else 6000 if rows < 50_000 else 20_000
+        defaults: dict[str, Any] = {"steps": steps, "batch_size": batch_size}
+        chosen = {**defaults, **{k: v for k, v in given.items() if v is not None}}
+        unknown = set(chosen) - set(cls.__dataclass_fields__)
+        if unknown:
+            raise SettingError(f"unknown training setting(s): {', '.join(sorted(unknown))}.")
+        return cls(**chosen)
+
+
+def default_width(rows: int) -> int:
+    """Return the hidden width that suits `rows` training rows."""
+    for limit, width in ((1000, 64), (50_000, 128), (500_000, 256)):
+        if rows < limit:
+            return width
+    return 512
