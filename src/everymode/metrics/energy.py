@@ -1,0 +1,72 @@
+"""The energy score: one number for how well draws fit what happened, near and far, sharp and wide."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.spatial.distance import cdist
+
+from everymode.errors import DataError
+from everymode.metrics.base import Measure
+from everymode.metrics.intervals import bootstrap_interval
+
+__all__ = ["energy_score", "energy_scores"]
+
+_DRAWS_AT_ONCE = 512
+
+
+def energy_score(
+    y: ArrayLike,
+    draws: ArrayLike,
+    scale: ArrayLike | None = None,
+    reference: ArrayLike | None = None,
+    seed: int = 0,
+) -> Measure:
+    """Mean energy score over rows, lower is better; in the units of y unless `scale` is given.
+
+    Args:
+        y: what happened, `(rows, dy)`.
+        draws: `(rows, n, dy)`.
+        scale: `(dy,)`, what to divide each column by.
+        reference: real draws, `(rows, m, dy)`; their score is the floor. Being fair, it does not depend on m.
+        seed: of the bootstrap over rows that gives the interval.
+    """
+    scores = energy_scores(y, draws, scale)
+    low, high = bootstrap_interval(scores, seed)
+    floor = None if reference is None else float(energy_scores(y, reference, scale).mean())
+    return Measure(float(scores.mean()), low, high, floor, len(scores))
+
+
+def energy_scores(y: ArrayLike, draws: ArrayLike, scale: ArrayLike | None = None) -> np.ndarray:
+    """The fair energy score of each row, `(rows,)`.
+
+    `mean_i |draw_i - y| - sum_{i != j} |draw_i - draw_j| / (2 n (n - 1))`: an unbiased estimate of the score
+    that the distribution of the draws would get, for any n. A single draw says nothing of its distribution:
+    it is taken for a distribution at one point, whose score is `|draw - y|`.
+
+    References:
+        Strictly proper scoring rules, prediction, and estimation (Gneiting and Raftery, 2007),
+        https://doi.org/10.1198/016214506000001437; Fair scores for ensemble forecasts (Ferro, 2014),
+        https://doi.org/10.1002/qj.2270
+    """
+    y, draws = np.asarray(y, float), np.asarray(draws, float)
+    if draws.ndim != 3 or y.shape != (draws.shape[0], draws.shape[2]) or draws.size == 0:
+        raise DataError(f"y must be (rows, dy) and draws (rows, n, dy); got {y.shape} and {draws.shape}")
+    if not (np.isfinite(y).all() and np.isfinite(draws).all()):
+        raise DataError("y and draws must be finite; remove the rows that are not")
+    if scale is not None:
+        scale = np.asarray(scale, float)
+        if scale.shape != y.shape[1:] or not np.all((scale > 0) & np.isfinite(scale)):
+            raise DataError(f"scale must be {y.shape[1]} positive numbers, one a column of y; got {scale}")
+        y, draws = y / scale, draws / scale
+    n = draws.shape[1]
+    to_truth = np.array([cdist(target[None], row).mean() for target, row in zip(y, draws, strict=True)])
+    if n == 1:
+        return to_truth
+    return to_truth - np.array([_sum_of_distances(row) for row in draws]) / (2 * n * (n - 1))
+
+
+def _sum_of_distances(draws: np.ndarray) -> float:
+    """Sum of |draw_i - draw_j| over all i and j, a block of rows of the distance matrix at a time."""
+    starts = range(0, len(draws), _DRAWS_AT_ONCE)
+    return sum(float(cdist(draws[start : start + _DRAWS_AT_ONCE], draws).sum()) for start in starts)
