@@ -16,13 +16,13 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from everymode.errors import DataError
-from everymode.plots import DOTS_PER_INCH
 from everymode.plots.style import house
 from everymode.tape import atomically
 
 __all__ = ["Section", "write_report"]
 
-_SVG_MOST = 300_000  # bytes; a larger drawing goes in as PNG, which is then the smaller of the two
+_SVG_MOST = 200_000  # bytes; a larger drawing goes in as PNG, which is then the smaller of the two
+_DOTS_PER_INCH = 120  # sharp enough for the 60rem of the page, and a dozen figures stay well below 5 MB
 _KINDS = {
     ".png": "image/png",
     ".svg": "image/svg+xml",
@@ -92,10 +92,10 @@ def _rendered(figure: Figure) -> tuple[str, bytes]:
     """A figure as SVG where that is small, sharp at any size; as PNG where it is not."""
     drawing, picture = io.BytesIO(), io.BytesIO()
     with house():
-        figure.savefig(drawing, format="svg", dpi=DOTS_PER_INCH, metadata={"Date": None})
+        figure.savefig(drawing, format="svg", dpi=_DOTS_PER_INCH, metadata={"Date": None})
         if drawing.tell() <= _SVG_MOST:
             return _KINDS[".svg"], drawing.getvalue()
-        figure.savefig(picture, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
+        figure.savefig(picture, format="png", dpi=_DOTS_PER_INCH, metadata={"Software": None})
     return _KINDS[".png"], picture.getvalue()
 
 
