@@ -82,14 +82,15 @@ def check_number(
     if math.isfinite(high):
         bounds += (" and " if bounds else "") + f"at most {high:g}"
     allowed = f"{kind}{' ' + bounds if bounds else ''}{' or None' if optional else ''}"
+    number = math.nan
     try:
         if isinstance(value, (bool, str)):
             raise TypeError
-        number = float(value)
+        number = float(value)  # pyright: ignore[reportArgumentType]
         fits = math.isfinite(number) and low <= number <= high and not (exclusive_low and number == low)
         fits = fits and (not integer or number == int(number))
     except (TypeError, ValueError):
         fits = False
     if not fits:
         raise SettingError(f"{setting}={value!r} is out of range: give {allowed}.")
-    return int(value) if integer else value
+    return int(number) if integer else value

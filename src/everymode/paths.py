@@ -21,17 +21,20 @@ from torch import Tensor
 
 from everymode.errors import SettingError, check_choice, check_number
 
-__all__ = ["PATHS", "CosinePath", "LinearPath", "Path", "VEPath", "VPPath", "get_path", "path_settings"]
+__all__ = [
+    "PATHS",
+    "CosinePath",
+    "CustomPath",
+    "LinearPath",
+    "Path",
+    "VEPath",
+    "VPPath",
+    "get_path",
+    "path_settings",
+]
 
 Schedule = Callable[[Tensor], Tensor]
 QUANTITIES = ("velocity", "data", "noise", "score")
-
-
-def _derivative(function: Schedule) -> Schedule:
-    def derived(t: Tensor) -> Tensor:
-        return torch.func.jvp(function, (t,), (torch.ones_like(t),))[1]
-
-    return derived
 
 
 def _expand(value: Tensor, like: Tensor) -> Tensor:
@@ -40,31 +43,31 @@ def _expand(value: Tensor, like: Tensor) -> Tensor:
 
 
 class Path:
-    """A Gaussian path with user-given `alpha` and `sigma`.
+    """Base of all paths. A path gives `alpha` and `sigma`; their derivatives are automatic unless it gives them too.
 
-    `alpha` must rise from (about) 0 to 1 and `sigma` fall to (about) 0 at t = 1. Derivatives are taken by automatic
-    differentiation where they are not given.
-
-    Args:
-        alpha: weight of the data at time t, a function of a tensor of times.
-        sigma: weight of the noise at time t.
-        d_alpha: derivative of `alpha`; found by forward-mode differentiation if None.
-        d_sigma: derivative of `sigma`; the same.
+    `alpha` must reach 1 and `sigma` (about) 0 at t = 1.
     """
 
     name = "custom"
 
-    def __init__(
-        self,
-        alpha: Schedule,
-        sigma: Schedule,
-        d_alpha: Schedule | None = None,
-        d_sigma: Schedule | None = None,
-    ) -> None:
-        self.alpha, self.sigma = alpha, sigma
-        self.d_alpha = d_alpha or _derivative(alpha)
-        self.d_sigma = d_sigma or _derivative(sigma)
+    def __init__(self) -> None:
         self._check()
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """Weight of the data at times t, in the shape of t."""
+        raise NotImplementedError
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """Weight of the noise at times t, in the shape of t."""
+        raise NotImplementedError
+
+    def d_alpha(self, t: Tensor) -> Tensor:
+        """Derivative of `alpha` at t."""
+        return torch.func.jvp(self.alpha, (t,), (torch.ones_like(t),))[1]
+
+    def d_sigma(self, t: Tensor) -> Tensor:
+        """Derivative of `sigma` at t."""
+        return torch.func.jvp(self.sigma, (t,), (torch.ones_like(t),))[1]
 
     def _check(self) -> None:
         t = torch.linspace(0.0, 1.0, 33, dtype=torch.float64)
@@ -149,13 +152,66 @@ def _away_from_zero(value: Tensor) -> Tensor:
     return torch.where(value.abs() < tiny, torch.where(value < 0, -tiny, tiny), value)
 
 
+class CustomPath(Path):
+    """A path with functions of your own.
+
+    Args:
+        alpha: weight of the data, a function of a tensor of times.
+        sigma: weight of the noise; the same.
+        d_alpha: derivative of `alpha`; automatic if None.
+        d_sigma: derivative of `sigma`; automatic if None.
+
+    Raises:
+        SettingError: alpha or sigma is wrong at t = 1, or the path is singular inside (0, 1).
+    """
+
+    def __init__(
+        self,
+        alpha: Schedule,
+        sigma: Schedule,
+        d_alpha: Schedule | None = None,
+        d_sigma: Schedule | None = None,
+    ) -> None:
+        self._functions = (alpha, sigma, d_alpha, d_sigma)
+        super().__init__()
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """Weight of the data at t."""
+        return self._functions[0](t)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """Weight of the noise at t."""
+        return self._functions[1](t)
+
+    def d_alpha(self, t: Tensor) -> Tensor:
+        """Derivative of `alpha` at t."""
+        return super().d_alpha(t) if self._functions[2] is None else self._functions[2](t)
+
+    def d_sigma(self, t: Tensor) -> Tensor:
+        """Derivative of `sigma` at t."""
+        return super().d_sigma(t) if self._functions[3] is None else self._functions[3](t)
+
+
 class LinearPath(Path):
     """Conditional optimal transport: alpha = t, sigma = 1 - t (Lipman et al., 2023; rectified flow)."""
 
     name = "linear"
 
-    def __init__(self) -> None:
-        super().__init__(lambda t: t, lambda t: 1 - t, torch.ones_like, lambda t: -torch.ones_like(t))
+    def alpha(self, t: Tensor) -> Tensor:
+        """Return t."""
+        return t
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """Return 1 - t."""
+        return 1 - t
+
+    def d_alpha(self, t: Tensor) -> Tensor:
+        """Return 1."""
+        return torch.ones_like(t)
+
+    def d_sigma(self, t: Tensor) -> Tensor:
+        """Return -1."""
+        return -torch.ones_like(t)
 
     def interpolate(self, y: Tensor, noise: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """Return (y_t, velocity): the velocity is y - noise at every time."""
@@ -167,14 +223,21 @@ class CosinePath(Path):
 
     name = "cosine"
 
-    def __init__(self) -> None:
-        half = math.pi / 2
-        super().__init__(
-            lambda t: torch.sin(half * t),
-            lambda t: torch.cos(half * t),
-            lambda t: half * torch.cos(half * t),
-            lambda t: -half * torch.sin(half * t),
-        )
+    def alpha(self, t: Tensor) -> Tensor:
+        """Return sin(pi t / 2)."""
+        return torch.sin(math.pi / 2 * t)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """Return cos(pi t / 2)."""
+        return torch.cos(math.pi / 2 * t)
+
+    def d_alpha(self, t: Tensor) -> Tensor:
+        """Return (pi / 2) cos(pi t / 2)."""
+        return math.pi / 2 * self.sigma(t)
+
+    def d_sigma(self, t: Tensor) -> Tensor:
+        """Return -(pi / 2) sin(pi t / 2)."""
+        return -math.pi / 2 * self.alpha(t)
 
 
 class VPPath(Path):
@@ -190,28 +253,31 @@ class VPPath(Path):
     def __init__(self, beta_min: float = 0.1, beta_max: float = 20.0) -> None:
         self.beta_min = check_number("beta_min", beta_min, 0.0, exclusive_low=True)
         self.beta_max = check_number("beta_max", beta_max, beta_min)
+        super().__init__()
 
-        def log_alpha(t: Tensor) -> Tensor:
-            s = 1 - t
-            return -0.25 * (beta_max - beta_min) * s * s - 0.5 * beta_min * s
+    def _log_alpha(self, t: Tensor) -> Tensor:
+        s = 1 - t
+        return -0.25 * (self.beta_max - self.beta_min) * s * s - 0.5 * self.beta_min * s
 
-        def d_log_alpha(t: Tensor) -> Tensor:
-            return 0.5 * (beta_max - beta_min) * (1 - t) + 0.5 * beta_min
+    def _half_beta(self, t: Tensor) -> Tensor:
+        return 0.5 * (self.beta_max - self.beta_min) * (1 - t) + 0.5 * self.beta_min
 
-        def sigma(t: Tensor) -> Tensor:
-            return torch.sqrt(-torch.expm1(2 * log_alpha(t)))
+    def alpha(self, t: Tensor) -> Tensor:
+        """Return exp(log alpha)."""
+        return torch.exp(self._log_alpha(t))
 
-        def d_sigma(t: Tensor) -> Tensor:
-            # sigma has an infinite slope at t = 1, like sqrt(1 - t): it is held finite there
-            floor = torch.finfo(t.dtype).eps ** 0.5
-            return -torch.exp(2 * log_alpha(t)) * d_log_alpha(t) / sigma(t).clamp_min(floor)
+    def sigma(self, t: Tensor) -> Tensor:
+        """Return sqrt(1 - alpha^2)."""
+        return torch.sqrt(-torch.expm1(2 * self._log_alpha(t)))
 
-        super().__init__(
-            lambda t: torch.exp(log_alpha(t)),
-            sigma,
-            lambda t: torch.exp(log_alpha(t)) * d_log_alpha(t),
-            d_sigma,
-        )
+    def d_alpha(self, t: Tensor) -> Tensor:
+        """Return alpha beta / 2."""
+        return self.alpha(t) * self._half_beta(t)
+
+    def d_sigma(self, t: Tensor) -> Tensor:
+        """Return -alpha^2 beta / (2 sigma): infinite at t = 1, like the slope of sqrt(1 - t), and held finite."""
+        smallest = torch.finfo(t.dtype).eps ** 0.5
+        return -self.alpha(t).square() * self._half_beta(t) / self.sigma(t).clamp_min(smallest)
 
     def settings(self) -> dict[str, Any]:
         """Return beta_min and beta_max."""
@@ -231,13 +297,23 @@ class VEPath(Path):
     def __init__(self, sigma_min: float = 0.01, sigma_max: float = 20.0) -> None:
         self.sigma_min = check_number("sigma_min", sigma_min, 0.0, 0.05, exclusive_low=True)
         self.sigma_max = check_number("sigma_max", sigma_max, 2.0)
-        log_ratio = math.log(sigma_min / sigma_max)
-        super().__init__(
-            torch.ones_like,
-            lambda t: sigma_max * torch.exp(log_ratio * t),
-            torch.zeros_like,
-            lambda t: sigma_max * log_ratio * torch.exp(log_ratio * t),
-        )
+        super().__init__()
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """Return 1."""
+        return torch.ones_like(t)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """Return sigma_max (sigma_min / sigma_max)^t."""
+        return self.sigma_max * torch.exp(math.log(self.sigma_min / self.sigma_max) * t)
+
+    def d_alpha(self, t: Tensor) -> Tensor:
+        """Return 0."""
+        return torch.zeros_like(t)
+
+    def d_sigma(self, t: Tensor) -> Tensor:
+        """Return log(sigma_min / sigma_max) sigma."""
+        return math.log(self.sigma_min / self.sigma_max) * self.sigma(t)
 
     def settings(self) -> dict[str, Any]:
         """Return sigma_min and sigma_max."""

@@ -15,7 +15,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Common", "Shard", "Source", "mix", "new_generator", "normal", "rademacher", "seeded", "stratified", "uniform"]
+__all__ = [
+    "Common",
+    "Shard",
+    "Source",
+    "mix",
+    "new_generator",
+    "normal",
+    "rademacher",
+    "seeded",
+    "stratified",
+    "uniform",
+]
 
 
 @dataclass(frozen=True)

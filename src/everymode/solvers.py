@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -17,7 +18,16 @@ from torch import Tensor
 from everymode.errors import SettingError, check_choice, check_number
 from everymode.randomness import Source, normal
 
-__all__ = ["SOLVERS", "Tableau", "euler_maruyama", "get_solver", "integrate", "last", "steps_for", "time_grid"]
+__all__ = [
+    "SOLVERS",
+    "Tableau",
+    "euler_maruyama",
+    "get_solver",
+    "integrate",
+    "last",
+    "steps_for",
+    "time_grid",
+]
 
 Field = Callable[[Tensor, Tensor], Tensor]
 """A velocity: (y (batch, *event), t scalar tensor) -> (batch, *event)."""
@@ -83,7 +93,7 @@ def _check_times(times: Tensor) -> list[float]:
     if times.ndim != 1 or len(times) < 2:
         raise SettingError(f"times must be one row of at least two times; the shape is {tuple(times.shape)}.")
     values = [float(t) for t in times]
-    gaps = [b - a for a, b in zip(values, values[1:], strict=False)]
+    gaps = [b - a for a, b in pairwise(values)]
     if not (all(g > 0 for g in gaps) or all(g < 0 for g in gaps)):
         raise SettingError("times must be strictly increasing or strictly decreasing.")
     return values
@@ -106,7 +116,7 @@ def integrate(field: Field, y: Tensor, times: Tensor, solver: str | Tableau) -> 
     """
     tableau, values = get_solver(solver), _check_times(times)
     yield values[0], y
-    for start, end in zip(values, values[1:], strict=False):
+    for start, end in pairwise(values):
         h = end - start
         slopes: list[Tensor] = []
         for node, row in zip(tableau.nodes, tableau.matrix, strict=True):
@@ -138,7 +148,7 @@ def euler_maruyama(
     """
     values = _check_times(times)
     yield values[0], y
-    for start, end in zip(values, values[1:], strict=False):
+    for start, end in pairwise(values):
         h, t = end - start, torch.tensor(start, dtype=y.dtype, device=y.device)
         noise = normal(tuple(y.shape), generator, like=y)
         y = y + h * drift(y, t) + math.sqrt(abs(h)) * diffusion(t) * noise

@@ -166,6 +166,10 @@ class ArraySpace(Space):
         shape[self.channel_axis] = len(values)
         return np.asarray(values).reshape(shape)
 
+    def per_value(self, values: tuple[float, ...]) -> np.ndarray:
+        """Return one number a channel (a shift, a scale) spread over the event's shape."""
+        return np.broadcast_to(self._channels(values), self.shape)
+
     def check(self, values: Any, what: str = "the data") -> np.ndarray:
         """Return `values` as float64 (rows, *event), or raise `DataError` naming both shapes or the bad cells."""
         try:
@@ -180,9 +184,7 @@ class ArraySpace(Space):
     def encode(self, values: Any) -> Tensor:
         """Return (values - shift) / scale as float32 (rows, *event)."""
         array = self.check(values)
-        return torch.from_numpy(
-            ((array - self._channels(self.shift)) / self._channels(self.scale)).astype(np.float32)
-        )
+        return torch.from_numpy(((array - self._channels(self.shift)) / self._channels(self.scale)).astype(np.float32))
 
     def decode(self, values: Tensor) -> np.ndarray:
         """Return standardised values (..., *event) in the user's units, as float64."""
@@ -257,7 +259,9 @@ class LabelSpace(Space):
     @classmethod
     def fit(cls, values: Any) -> LabelSpace:
         """Return the space of the labels that occur."""
-        return cls(tuple(v.item() if isinstance(v, np.generic) else v for v in sorted(set(np.asarray(values).tolist()))))
+        return cls(
+            tuple(v.item() if isinstance(v, np.generic) else v for v in sorted(set(np.asarray(values).tolist())))
+        )
 
     def encode(self, values: Any) -> Tensor:
         """Return codes (rows,), int64."""
@@ -283,7 +287,9 @@ class TableSpace(Space):
 
     def __post_init__(self) -> None:
         columns = tuple(c if isinstance(c, Column) else Column(**c) for c in self.columns)
-        fixed = (Column(c.name, None if c.categories is None else tuple(c.categories), c.shift, c.scale) for c in columns)
+        fixed = (
+            Column(c.name, None if c.categories is None else tuple(c.categories), c.shift, c.scale) for c in columns
+        )
         object.__setattr__(self, "columns", tuple(fixed))
 
     @property

@@ -84,9 +84,7 @@ class Tape:
     draws: Mapping[str, np.ndarray] = field(default_factory=dict)  # family -> (rows, n, dy); n may differ
     truth: np.ndarray | None = None  # (rows, n, dy): draws of the true p(y | x)
     valid: Mapping[str, np.ndarray] | None = None  # family -> bool (rows, n): is each draw a valid answer?
-    modes: Sequence[tuple[np.ndarray, np.ndarray]] | None = (
-        None  # a row: locations (k, dy), probabilities (k,)
-    )
+    modes: Sequence[tuple[np.ndarray, np.ndarray]] | None = None  # a row: locations (k, dy), probabilities (k,)
     motion: Mapping[str, Motion] = field(default_factory=dict)  # family -> its particles for one x
     scores: Sequence[Mapping[str, Any]] | None = None  # one row a family, keys from SCORES
 
@@ -111,9 +109,7 @@ class Tape:
         if self.modes is not None:
             keep("modes", [_modes(row, pair, sizes) for row, pair in enumerate(self.modes)])
             if len(self.modes) != len(self.x):
-                raise DataError(
-                    f"modes has {len(self.modes)} rows and x has {len(self.x)}; give one pair a row of x."
-                )
+                raise DataError(f"modes has {len(self.modes)} rows and x has {len(self.x)}; give one pair a row of x.")
         for family, motion in self.motion.items():
             if (len(motion.x), motion.states.shape[2]) != (sizes["dx"], sizes["dy"]):
                 raise DataError(
@@ -235,9 +231,7 @@ def _array(name: str, values: object, axes: tuple[str, ...], sizes: dict[str, in
         raise DataError(f"{name} has shape {array.shape}; expected ({', '.join(map(str, wanted))}).")
     if not np.isfinite(array).all():
         where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
-        raise DataError(
-            f"{name} holds a number that is not finite, the first at {where}; leave such draws out."
-        )
+        raise DataError(f"{name} holds a number that is not finite, the first at {where}; leave such draws out.")
     sizes |= {axis: size for axis, size in zip(axes, array.shape, strict=True) if axis}
     return array
 

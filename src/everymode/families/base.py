@@ -168,7 +168,9 @@ class Family(nn.Module):
     def event(self) -> tuple[int, ...]:
         """Shape of one y."""
         if self.y_space is None:
-            raise SettingError(f"{type(self).__name__} holds settings only; build(y_space, x_space) gives it parameters.")
+            raise SettingError(
+                f"{type(self).__name__} holds settings only; build(y_space, x_space) gives it parameters."
+            )
         return self.y_space.shape
 
     # Training ------------------------------------------------------------------------------------------------------

@@ -1,18 +1,19 @@
 """Flow matching: a velocity field that carries noise to data, learned by regression.
 
 Draw a time t, noise and a target y; let y_t = alpha(t) y + sigma(t) noise. The conditional velocity is
-alpha'(t) y + sigma'(t) noise; its regression on (y_t, t, x) is the marginal velocity u(y_t, t, x) = E[velocity | y_t, x], and
-the flow dy/dt = u carries noise to p(y | x). Squared error is right here, where it is wrong on y itself: the average
-of the velocities through one point *is* the field that moves all mass rightly.
+alpha'(t) y + sigma'(t) noise; its regression on (y_t, t, x) is the marginal velocity u(y_t, t, x) =
+E[velocity | y_t, x], and the flow dy/dt = u carries noise to p(y | x). Squared error is right here, where it is wrong
+on y itself: the average of the velocities through one point *is* the field that moves all mass rightly.
 
-The network's output is preconditioned as in EDM, for every path: with data of unit variance, the best linear estimate of the
-velocity is skip * y_t, with skip = (alpha alpha' + sigma sigma') / (alpha^2 + sigma^2), and what is left has standard
-deviation scale = |alpha sigma' - alpha' sigma| / sqrt(alpha^2 + sigma^2). The network sees y_t / sqrt(alpha^2 + sigma^2) and
-predicts (velocity - skip y_t) / scale.
+The network's output is preconditioned as in EDM, for every path: with data of unit variance, the best linear estimate
+of the velocity is skip * y_t, with skip = (alpha alpha' + sigma sigma') / (alpha^2 + sigma^2), and what is left has
+standard deviation scale = |alpha sigma' - alpha' sigma| / sqrt(alpha^2 + sigma^2). The network sees
+y_t / sqrt(alpha^2 + sigma^2) and predicts (velocity - skip y_t) / scale.
 
 References:
     Flow matching for generative modeling (Lipman et al., 2023), https://arxiv.org/abs/2210.02747
-    Elucidating the design space of diffusion-based generative models (Karras et al., 2022), https://arxiv.org/abs/2206.00364
+    Elucidating the design space of diffusion-based generative models (Karras et al., 2022),
+        https://arxiv.org/abs/2206.00364
     Scaling rectified flow transformers (Esser et al., 2024), https://arxiv.org/abs/2403.03206: logit-normal times
 
 Fails: with very few steps (one Euler step from noise is E[y | x] again).

@@ -1,11 +1,11 @@
 """Direct regression by squared error: the answer that averages.
 
 The minimiser of E |f(x) - y|^2 is f(x) = E[y | x]. Where one x has several valid y, that average is often none of them.
-The network is the one that a flow gets, with a constant in the place of the noisy target and of the time, so that the two
-can be compared at an equal number of parameters (as in Much Ado About Noising, Pan et al., 2025,
+The network is the one that a flow gets, with a constant in the place of the noisy target and of the time, so that the
+two can be compared at an equal number of parameters (as in Much Ado About Noising, Pan et al., 2025,
 https://arxiv.org/abs/2512.01809).
 
-Fails: whenever the mean is not an answer. Best: whenever there is one answer and its mean is wanted; nothing is cheaper.
+Fails: whenever the mean is not an answer. Best: whenever there is one answer and its mean is wanted.
 """
 
 from __future__ import annotations

@@ -21,9 +21,7 @@ _LEAST_PROBABILITY = 0.01  # a mode rarer than this for some x is not asked for 
 _QUARTER = 0.25
 
 
-def valid_share(
-    problem: Problem, x: ArrayLike, draws: ArrayLike, reference: ArrayLike | None = None
-) -> Measure:
+def valid_share(problem: Problem, x: ArrayLike, draws: ArrayLike, reference: ArrayLike | None = None) -> Measure:
     """Share of the draws `(rows, n, dy)` that are valid answers for their x `(rows, dx)`.
 
     The interval is Wilson's, over rows times n trials: it counts the draws of a row as independent, which

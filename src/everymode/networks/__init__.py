@@ -43,11 +43,13 @@ def default_for(
     Raises:
         SettingError: width or depth is out of range.
     """
-    width = check_number("width", 128 if width is None else width, 4, 16384, integer=True)
     tokens = isinstance(y_space, (SequenceSpace, ImageSpace))
-    depth = check_number("depth", (4 if tokens else 3) if depth is None else depth, 1, 256, integer=True)
+    width = 128 if width is None else width
+    depth = (4 if tokens else 3) if depth is None else depth
+    check_number("width", width, 4, 16384, integer=True)
+    check_number("depth", depth, 1, 256, integer=True)
     encoder = encoder_for(x_space, width)
     if tokens:
-        heads = max(h for h in (1, 2, 4, 8) if width % h == 0 and width // h >= 16 or h == 1)
+        heads = max(h for h in (1, 2, 4, 8) if (width % h == 0 and width // h >= 16) or h == 1)
         return Transformer(y_space.shape, width, width=width, depth=depth, heads=heads), encoder
     return ResidualMLP(y_space.shape, width, width=width, depth=depth), encoder

@@ -96,7 +96,11 @@ class ImageEncoder(nn.Module):
         layers: list[nn.Module] = []
         features = 32
         while max(height, breadth) > 4:
-            layers += [nn.Conv2d(channels, features, 3, stride=2, padding=1), nn.GroupNorm(8, features), nn.SiLU()]
+            layers += [
+                nn.Conv2d(channels, features, 3, stride=2, padding=1),
+                nn.GroupNorm(8, features),
+                nn.SiLU(),
+            ]
             channels, features = features, min(2 * features, 256)
             height, breadth = (height + 1) // 2, (breadth + 1) // 2
         self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels * height * breadth, width))
@@ -132,4 +136,3 @@ def encoder_for(space: Space, width: int) -> nn.Module:
     if isinstance(space, ArraySpace):
         return VectorEncoder(math.prod(space.shape), width)
     raise SettingError(f"no encoder suits a space of kind {space.kind!r}; give one with encoder=.")
-

@@ -57,9 +57,7 @@ def highest_density_intervals(draws: np.ndarray, share: float) -> np.ndarray:
         ValueError: no draws, or a share outside (0, 1).
     """
     if not 0 < share < 1 or draws.size == 0:
-        raise ValueError(
-            f"a region needs draws and a share in (0, 1); got {draws.size} draws and share={share}."
-        )
+        raise ValueError(f"a region needs draws and a share in (0, 1); got {draws.size} draws and share={share}.")
     width = bandwidth(draws[:, None])
     if width == 0:
         return np.array([[draws.min(), draws.max()]])
@@ -75,8 +73,6 @@ def highest_density_intervals(draws: np.ndarray, share: float) -> np.ndarray:
         return grid[inside] + part * (grid[outside] - grid[inside])
 
     last = len(grid) - 1
-    intervals = np.stack(
-        [crossing(starts, np.maximum(starts - 1, 0)), crossing(ends, np.minimum(ends + 1, last))], 1
-    )
+    intervals = np.stack([crossing(starts, np.maximum(starts - 1, 0)), crossing(ends, np.minimum(ends + 1, last))], 1)
     wide = intervals[1:, 0] - intervals[:-1, 1] > width
     return np.stack([intervals[np.append(True, wide), 0], intervals[np.append(wide, True), 1]], axis=1)

@@ -46,9 +46,7 @@ def condition(tape: Tape, x: np.ndarray) -> str:
 
 def thin(values: np.ndarray, most: int) -> np.ndarray:
     """At most so many rows, picked evenly by position, so that the same tape gives the same figure."""
-    return (
-        values if len(values) <= most else values[np.linspace(0, len(values) - 1, most).round().astype(int)]
-    )
+    return values if len(values) <= most else values[np.linspace(0, len(values) - 1, most).round().astype(int)]
 
 
 def limits(*parts: np.ndarray, pad: float = 0.06, tail: float = 0.0005) -> tuple[float, float]:

@@ -88,9 +88,7 @@ def _planes(tape: Tape) -> Figure:
         near = _near(tape, row)
         background = thin(tape.observed_y[near, :2], 1200)
         if not family:
-            axes.scatter(
-                *thin(tape.observed_y[~near, :2], 800).T, s=6, color=FAINT, linewidths=0, rasterized=True
-            )
+            axes.scatter(*thin(tape.observed_y[~near, :2], 800).T, s=6, color=FAINT, linewidths=0, rasterized=True)
             axes.scatter(*background.T, s=9, color=TRUTH, alpha=0.7, linewidths=0, rasterized=True)
             axes.set_title(f"the data near\n{where}" if where else "the data")
         elif family == "mse":
@@ -115,9 +113,7 @@ def _planes(tape: Tape) -> Figure:
 
 
 def _dots(axes: Axes, points: np.ndarray, size: float) -> None:
-    axes.scatter(
-        *points.T, s=size, marker="X", color=colour("mse"), edgecolors="white", linewidths=0.8, zorder=8
-    )
+    axes.scatter(*points.T, s=size, marker="X", color=colour("mse"), edgecolors="white", linewidths=0.8, zorder=8)
 
 
 def _headline(tape: Tape, family: str, rows: slice) -> str:
@@ -166,9 +162,7 @@ def _explain(
         text += f":\n{float(tape.valid['mse'][row, 0]):.0%} valid"
     low, high = np.array(frame or (axes.get_xlim(), axes.get_ylim())).T
     places = np.array([(h, v) for v in (0.84, 0.16) for h in (0.5, 0.26, 0.74)])
-    crowd = [
-        (np.abs(((data - low) / (high - low)) - place) < (0.27, 0.16)).all(axis=1).sum() for place in places
-    ]
+    crowd = [(np.abs(((data - low) / (high - low)) - place) < (0.27, 0.16)).all(axis=1).sum() for place in places]
     hides = (np.abs((dot - low) / (high - low) - places) < (0.3, 0.24)).all(axis=1)
     place = places[int(np.argmin(np.array(crowd) + 1e6 * hides))]
     axes.annotate(

@@ -21,9 +21,7 @@ from everymode.tape import Tape
 
 __all__ = ["NEEDS", "SUMMARY", "figure"]
 
-SUMMARY = (
-    "y along x: regions with 50 % and 90 % of the draws, split where the answers are; the average's line"
-)
+SUMMARY = "y along x: regions with 50 % and 90 % of the draws, split where the answers are; the average's line"
 NEEDS = ("draws",)
 
 _SHARES = ((0.9, 0.30), (0.5, 0.72))  # (share of the draws, depth of the shade)
@@ -38,9 +36,7 @@ def figure(tape: Tape) -> Figure:
     """
     family = next((name for name in tape.draws if name != "mse"), None)
     if family is None:
-        raise DataError(
-            f"the figure 'bands' needs draws of a family that is not 'mse'; {tape.title!r} has none."
-        )
+        raise DataError(f"the figure 'bands' needs draws of a family that is not 'mse'; {tape.title!r} has none.")
     column, name = useful_column(tape)
     targets = len(tape.y_names)
     columns = min(targets, 2)
@@ -94,9 +90,7 @@ def _bins(along: np.ndarray, observed: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return centres, edges, [np.flatnonzero(np.isin(along, part)) for part in parts]
 
 
-def _regions(
-    axes: Axes, answers: list[np.ndarray], centres: np.ndarray, edges: np.ndarray, tint: str
-) -> None:
+def _regions(axes: Axes, answers: list[np.ndarray], centres: np.ndarray, edges: np.ndarray, tint: str) -> None:
     """One piece a bin of x and interval; where the answers split there are several, with nothing between.
 
     Neighbouring bins whose intervals pair off are joined by straight edges, others meet half way as boxes.
@@ -131,9 +125,7 @@ def _keys(family: str, average: bool) -> list[Patch | Line2D]:
         Patch(color=fade(colour(family), depth), label=f"{label(family)}, {share:.0%} of draws")
         for share, depth in reversed(_SHARES)
     ]
-    keys.append(
-        Line2D([], [], linestyle="none", marker="o", markersize=4, color=INK, alpha=0.5, label="observed")
-    )
+    keys.append(Line2D([], [], linestyle="none", marker="o", markersize=4, color=INK, alpha=0.5, label="observed"))
     if average:
         keys.append(Line2D([], [], color=colour("mse"), linewidth=3, label="squared error: the average"))
     return keys

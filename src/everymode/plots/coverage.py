@@ -46,9 +46,7 @@ def _shares(axes: Axes, scores: Sequence[Mapping[str, Any]]) -> None:
         axes.barh(line, share, height=0.56, color=fade(tint, 0.7), zorder=2)
         if low is not None and high is not None:
             around = [[max(share - low, 0)], [max(high - share, 0)]]
-            axes.errorbar(
-                share, line, xerr=around, color="#22262e", linewidth=1.6, capsize=5, capthick=1.6, zorder=3
-            )
+            axes.errorbar(share, line, xerr=around, color="#22262e", linewidth=1.6, capsize=5, capthick=1.6, zorder=3)
         axes.text(1.03, line, percent(share), va="center", fontsize=12, fontweight="bold", color=tint)
     axes.set_xlim(0, 1.16)
     axes.set_xlabel("share of draws that are valid answers", loc="left")

@@ -83,6 +83,4 @@ def _history(motion: Motion, levels: np.ndarray) -> np.ndarray:
 def _image(axes: Axes, mass: np.ndarray, extent: tuple[float, float, float, float]) -> None:
     """Shades of mass against its peak: what matters is where the mass is, not how sharp it is."""
     shades = PowerNorm(0.75, 0, 1, clip=True)
-    axes.imshow(
-        mass, origin="lower", extent=extent, cmap=MASS, norm=shades, aspect="auto", interpolation="bilinear"
-    )
+    axes.imshow(mass, origin="lower", extent=extent, cmap=MASS, norm=shades, aspect="auto", interpolation="bilinear")

@@ -93,9 +93,7 @@ def _strip(tape: Tape, motions: list[tuple[str, Motion]]) -> Figure:
     for axes, (family, motion) in zip(panels, motions, strict=True):
         paths = thin(motion.states[:, :, 0].T, 120)  # (n, T)
         lines = np.stack([np.broadcast_to(motion.times, paths.shape), paths], axis=2)
-        axes.add_collection(
-            LineCollection(list(lines), colors="#b9aed2", linewidths=0.7, alpha=0.55, zorder=1)
-        )
+        axes.add_collection(LineCollection(list(lines), colors="#b9aed2", linewidths=0.7, alpha=0.55, zorder=1))
         for time in np.linspace(0, 1, _PANELS):
             points = thin(states_at(motion, time)[:, 0], 120)
             dots = {"s": 16, "color": TIME(time), "edgecolors": "white", "linewidths": 0.4}

@@ -45,11 +45,7 @@ TIME = LinearSegmentedColormap.from_list(
 
 MASS = LinearSegmentedColormap.from_list(
     "mass",
-    list(
-        zip(
-            (0.0, 0.16, 0.52, 0.73, 1.0), ("#ffffff", "#dcd6ea", "#9a86c2", "#4f5fa8", "#00384f"), strict=True
-        )
-    ),
+    list(zip((0.0, 0.16, 0.52, 0.73, 1.0), ("#ffffff", "#dcd6ea", "#9a86c2", "#4f5fa8", "#00384f"), strict=True)),
 )
 """Colours of a density: white is none. Lightness falls evenly, so no edge is seen where none is."""
 

@@ -47,7 +47,9 @@ def write_atomically(path: str | Path, content: bytes) -> Path:
         with contextlib.suppress(OSError):
             temporary.unlink()
         kept = " The file that was there before is untouched." if path.exists() else ""
-        raise CheckpointError(f"cannot write {path}: {error.strerror or error}.{kept} Free some space or choose another folder.") from error
+        raise CheckpointError(
+            f"cannot write {path}: {error.strerror or error}.{kept} Free some space or choose another folder."
+        ) from error
     with contextlib.suppress(OSError):  # the rename itself; not every file system lets a folder be flushed
         folder = os.open(path.parent, os.O_RDONLY)
         try:
@@ -68,7 +70,7 @@ def _checksum(tensors: Mapping[str, Tensor]) -> int:
         value = zlib.crc32(name.encode(), value)
         flat = tensors[name].detach().cpu().contiguous().reshape(-1)
         if flat.numel():
-            value = zlib.crc32(flat.view(torch.uint8).numpy(), value)
+            value = zlib.crc32(flat.view(torch.uint8).numpy().data, value)
     return value
 
 
@@ -108,7 +110,9 @@ def read_tensors(path: str | Path, *, kind: str) -> tuple[dict[str, Tensor], dic
     except CheckpointError:
         raise
     except (safetensors.SafetensorError, OSError, ValueError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path} is damaged, truncated or not a checkpoint ({error}). Use another copy of it.") from error
+        raise CheckpointError(
+            f"{path} is damaged, truncated or not a checkpoint ({error}). Use another copy of it."
+        ) from error
     if header.get("checksum") != _checksum(tensors):
         raise CheckpointError(f"{path} is damaged: its tensors do not match their checksum. Use another copy of it.")
     if header.get("kind") != kind:

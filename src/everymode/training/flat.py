@@ -28,7 +28,9 @@ class FlatParameters:
         parameters = [p for p in module.parameters() if p.requires_grad]
         kinds = {(p.dtype, p.device) for p in parameters}
         if len(kinds) != 1:
-            raise SettingError(f"a part needs trainable parameters of one dtype on one device; it has {kinds or 'none'}.")
+            raise SettingError(
+                f"a part needs trainable parameters of one dtype on one device; it has {kinds or 'none'}."
+            )
         dtype, device = next(iter(kinds))
         size = sum(p.numel() for p in parameters)
         # aligned storage for each parameter would save nothing measurable; they lie side by side

@@ -26,7 +26,7 @@ from everymode.training.processes import Processes
 from everymode.training.settings import TrainingSettings
 from everymode.training.state import Counters, PartState, load_state, save_state
 
-__all__ = ["Progress", "STATE_FILE", "train"]
+__all__ = ["STATE_FILE", "Progress", "train"]
 
 STATE_FILE = "training.safetensors"
 _BATCHES, _LOSS, _HELD_OUT = 1, 2, 3  # streams of randomness
@@ -120,7 +120,7 @@ class _Run:
         self.processes = Processes.here(device)
         if settings.batch_size % self.processes.world:
             raise SettingError(
-                f"batch_size={settings.batch_size} does not divide over {self.processes.world} processes: give a multiple."
+                f"batch_size={settings.batch_size} does not divide over {self.processes.world} processes."
             )
         self.y, self.x = data[0].to(device), place(data[1], device)
         self.held_out = None if held_out is None else (held_out[0].to(device), place(held_out[1], device))
@@ -279,7 +279,9 @@ def _train_stage(
         looks = run.held_out is not None and (counters.step % settings.validate_every == 0 or counters.step == end)
         writes = run.folder is not None and counters.step % settings.checkpoint_every == 0
         out_of_time = settings.max_seconds is not None and alone and late >= 1.0
-        if not (looks or writes or stop or out_of_time or counters.step == end or counters.step % run.report_every == 0):
+        if not (
+            looks or writes or stop or out_of_time or counters.step == end or counters.step % run.report_every == 0
+        ):
             continue
         counters.seconds = before + time.perf_counter() - started
         steps_since = counters.step - int(last_report or 0)
@@ -289,7 +291,11 @@ def _train_stage(
         if not math.isfinite(loss) or (held_out_loss is not None and not math.isfinite(held_out_loss)):
             finished = "diverged"
         elif held_out_loss is not None and (counters.best_loss is None or held_out_loss < counters.best_loss):
-            counters.best_loss, counters.best_step, counters.looks_without_gain = held_out_loss, counters.step, 0
+            counters.best_loss, counters.best_step, counters.looks_without_gain = (
+                held_out_loss,
+                counters.step,
+                0,
+            )
             for i in indices:
                 run.parts[i].best.copy_(run.parts[i].average)
         elif looks:
@@ -299,9 +305,7 @@ def _train_stage(
                 finished = "completed"
             elif settings.patience is not None and counters.looks_without_gain >= settings.patience:
                 finished = "early stopping"
-            elif run.processes.agree(
-                settings.max_seconds is not None and counters.seconds >= settings.max_seconds
-            ):
+            elif run.processes.agree(settings.max_seconds is not None and counters.seconds >= settings.max_seconds):
                 finished = "time limit"
             if stop:
                 finished = "interrupted"

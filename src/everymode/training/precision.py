@@ -57,8 +57,8 @@ def bf16_speedup(device: str, width: int, batch: int) -> float:
 def choose_precision(precision: str, device: torch.device, width: int, batch: int) -> str:
     """Return 'float32' or 'bf16'.
 
-    'auto' measures, once a process and size, and takes bf16 if it is at least 1.2 times faster. Widths below 256 stay in
-    float32 without a measurement, so that small runs are the same everywhere. The choice is written down with the
+    'auto' measures, once a process and size, and takes bf16 if it is at least 1.2 times faster. Widths below 256 stay
+    in float32 without a measurement, so that small runs are the same everywhere. The choice is written down with the
     run: what resumes it does not measure again.
     """
     check_choice("precision", precision, PRECISIONS)

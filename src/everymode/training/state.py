@@ -51,13 +51,21 @@ class PartState:
         self.average = self.flat.values.clone()
         self.best = self.flat.values.clone()
         self.optimizer = torch.optim.AdamW(
-            [self.flat.values], lr=learning_rate, weight_decay=weight_decay, fused=self.flat.values.device.type != "mps"
+            [self.flat.values],
+            lr=learning_rate,
+            weight_decay=weight_decay,
+            fused=self.flat.values.device.type != "mps",
         )
         self.running_loss = torch.zeros((), device=self.flat.values.device)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return everything by name."""
-        own = {"values": self.flat.values, "average": self.average, "best": self.best, "running_loss": self.running_loss}
+        own = {
+            "values": self.flat.values,
+            "average": self.average,
+            "best": self.best,
+            "running_loss": self.running_loss,
+        }
         moments = {f"optimizer.{k}": v for k, v in self.optimizer.state.get(self.flat.values, {}).items()}
         return {**own, **moments}
 
@@ -65,7 +73,9 @@ class PartState:
         """Take everything from `tensors`, as `tensors()` named it."""
         for name, own in (("values", self.flat.values), ("average", self.average), ("best", self.best)):
             if name not in tensors or tensors[name].shape != own.shape:
-                raise CheckpointError(f"the training state does not fit the model: part {self.part.name!r} differs in size.")
+                raise CheckpointError(
+                    f"the training state does not fit the model: part {self.part.name!r} differs in size."
+                )
             own.copy_(tensors[name])
         self.running_loss.copy_(tensors["running_loss"])
         moments = {k.removeprefix("optimizer."): v for k, v in tensors.items() if k.startswith("optimizer.")}

@@ -1,0 +1,365 @@
+"""The scikit-learn face: fit, sample, predict, score, save and load."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import Tags, check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from everymode.errors import CheckpointError, check_number
+from everymode.families import Family, get_family
+from everymode.inputs import count_of, encode_condition, fit_condition, read_target
+from everymode.metrics import energy_scores
+from everymode.modes import most_probable
+from everymode.networks import NetworkFactory
+from everymode.persistence import read_model, write_model
+from everymode.randomness import Common, mix, new_generator
+from everymode.spaces import Condition, count_rows, place, repeat_rows, take_rows
+from everymode.tables import as_frame
+from everymode.training import Progress, TrainingSettings, default_width, resolve_device, train
+
+__all__ = ["OneToManyRegressor", "load"]
+
+_NETWORK_ROWS = 16_384  # rows x draws of one pass while sampling
+_PREDICT_ROWS = 1024
+_PREDICT_DRAWS = 128
+_SAVED = ("n_features_in_", "history_", "n_steps_", "stopped_", "fit_seconds_", "precision_", "sample_seed_", "width_")
+_INITIAL, _TRAINING, _SPLIT, _SAMPLE, _PREDICT = range(5)  # streams of randomness
+
+
+class OneToManyRegressor(RegressorMixin, BaseEstimator):
+    """A model of p(y | x) with the manners of a scikit-learn regressor.
+
+    Size, steps and precision follow from the data where they are None, and held-out rows stop the run early.
+
+    Args:
+        family: a name (see `everymode.families.names()`) or a family object with settings.
+        width: hidden width of the network.
+        depth: number of blocks of the network.
+        network: a function (event shape, embedding width) -> torch module, in place of the default network.
+        steps: optimiser steps, at most.
+        batch_size: rows a step.
+        learning_rate: the peak; it is warmed up, then falls along a cosine.
+        validation_fraction: share of the rows held out to watch the run; used from 50 rows on.
+        early_stopping: whether the held-out rows may end the run and choose its best weights.
+        patience: looks without improvement after which they do.
+        max_seconds: a bound on the training time.
+        precision: 'auto' (measured), 'float32' or 'bf16'.
+        compile: whether torch compiles the network; worth it from some minutes of training on.
+        device: 'auto', 'cpu', 'cuda', ...
+        random_state: an int makes everything repeatable: same seed, same weights, same draws.
+
+    Attributes:
+        family_: the trained family.
+        x_space_, y_space_: spaces with the standardisation.
+        n_features_in_, feature_names_in_: as in scikit-learn; for tables.
+        history_: one row a report: step, loss, held_out_loss.
+        n_steps_: steps done. stopped_: why training ended. fit_seconds_: how long it took. precision_: what was used.
+
+    Examples:
+        >>> import everymode as em
+        >>> x, y = em.problems.get("fork").sample(500, seed=0)
+        >>> model = em.OneToManyRegressor(steps=100, random_state=0).fit(x, y)
+        >>> model.sample(x[:3], 10).shape
+        (3, 10, 2)
+    """
+
+    def __init__(
+        self,
+        family: str | Family = "flow_matching",
+        *,
+        width: int | None = None,
+        depth: int | None = None,
+        network: NetworkFactory | None = None,
+        steps: int | None = None,
+        batch_size: int | None = None,
+        learning_rate: float | None = None,
+        validation_fraction: float = 0.1,
+        early_stopping: bool = True,
+        patience: int = 10,
+        max_seconds: float | None = None,
+        precision: str = "auto",
+        compile: bool = False,
+        device: str = "auto",
+        random_state: Any = None,
+    ) -> None:
+        self.family = family
+        self.width = width
+        self.depth = depth
+        self.network = network
+        self.steps = steps
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.validation_fraction = validation_fraction
+        self.early_stopping = early_stopping
+        self.patience = patience
+        self.max_seconds = max_seconds
+        self.precision = precision
+        self.compile = compile
+        self.device = device
+        self.random_state = random_state
+
+    def __sklearn_tags__(self) -> Tags:
+        """Say what scikit-learn's tools may expect."""
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        tags.input_tags.three_d_array = True
+        return tags
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters; `family__path=...` also where the family is a name."""
+        if any(key.startswith("family__") for key in params):
+            family = get_family(params.pop("family", self.family))
+            self.family = type(family)(**family.get_params())
+        return super().set_params(**params)
+
+    # Fitting -------------------------------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        X: Any,
+        Y: Any,
+        *,
+        checkpoint_folder: str | Path | None = None,
+        resume: bool = False,
+        progress: Callable[[Progress], None] | None = None,
+        interrupted: Callable[[], bool] | None = None,
+    ) -> Self:
+        """Fit p(y | x).
+
+        Args:
+            X: (rows, columns), an array, tensor or frame (categorical columns included); also (rows, horizon, d),
+                (rows, channels, height, width), or a dict of such arrays.
+            Y: (rows,), (rows, d), (rows, horizon, d) or (rows, channels, height, width).
+            checkpoint_folder: where the training state is written now and then.
+            resume: whether to go on from the state in that folder.
+            progress: called with every report of the loop.
+            interrupted: asked after every step whether to stop.
+
+        Raises:
+            DataError: the data cannot be used; the message names rows, columns or shapes.
+            SettingError: a setting is out of range.
+        """
+        family = get_family(self.family)
+        seed = self._seed(fresh=True)
+        self.x_space_, x, rows = fit_condition(self, X)
+        self.y_space_, y, self._flat_target = read_target(Y, rows)
+        fraction = check_number("validation_fraction", self.validation_fraction, 0.0, 0.9)
+        held = round(fraction * rows) if self.early_stopping and rows >= 50 else 0
+        order = torch.randperm(rows, generator=new_generator(mix(seed, _SPLIT)))
+        kept, out = order[held:], order[:held]
+        settings = TrainingSettings.for_rows(
+            len(kept),
+            steps=self.steps,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            patience=self.patience,
+            max_seconds=self.max_seconds,
+            precision=self.precision,
+            compile=self.compile,
+            seed=mix(seed, _TRAINING),
+        )
+        width = default_width(len(kept)) if self.width is None else self.width
+        built = family.build(
+            self.y_space_,
+            self.x_space_,
+            seed=mix(seed, _INITIAL),
+            width=width,
+            depth=self.depth,
+            network=self.network,
+        )
+        run = train(
+            built,
+            y[kept],
+            take_rows(x, kept),
+            settings=settings,
+            held_out=(y[out], take_rows(x, out)) if held else None,
+            device=resolve_device(self.device),
+            folder=checkpoint_folder,
+            resume=resume,
+            interrupted=interrupted or (lambda: False),
+        )
+        history: list[dict[str, float | None]] = []
+        last: Progress | None = None
+        for report in run:
+            last = report
+            history.append({"step": report.step, "loss": report.loss, "held_out_loss": report.held_out_loss})
+            if progress is not None:
+                progress(report)
+        if last is None:  # a resumed run that was over already
+            raise CheckpointError("the run in this folder is finished; there is nothing to resume.")
+        if last.finished == "diverged":
+            warnings.warn(
+                f"training diverged at step {last.step}; the model keeps the best state before it, of step "
+                f"{last.best_step}. Lower learning_rate or look for extreme values.",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+        self.family_ = built.eval()
+        self.history_, self.n_steps_, self.stopped_ = history, last.step, last.finished
+        self.fit_seconds_, self.precision_ = last.seconds, last.precision
+        self.sample_seed_ = mix(seed, _SAMPLE)
+        self.width_ = width
+        return self
+
+    def _seed(self, *, fresh: bool = False) -> int:
+        state = self.random_state
+        if isinstance(state, (int, np.integer)) and not isinstance(state, bool):
+            return int(state)
+        if isinstance(state, np.random.Generator):
+            return int(state.integers(2**31))
+        return int(check_random_state(state if state is not None or not fresh else None).randint(2**31 - 1))
+
+    # Answers -------------------------------------------------------------------------------------------------------
+
+    def sample(self, X: Any, n: int = 1, *, random_state: int | None = None) -> np.ndarray:
+        """Return `n` draws from p(y | x) for every row.
+
+        Args:
+            X: rows, as in `fit`.
+            n: draws a row.
+            random_state: a seed; if None the model's own, so that an int `random_state` repeats the draws.
+
+        Returns:
+            (rows, n, *event) in the units of Y; (rows, n) where Y was 1-D.
+        """
+        n = check_number("n", n, 1, integer=True)
+        x = self._condition(X)
+        device = self._device()
+        seed = self.sample_seed_ if random_state is None else int(random_state)
+        return self._squeeze(self.y_space_.decode(self._draw(x, n, new_generator(seed, device), common=False)))
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return the most probable answer for each row, never the average of several.
+
+        The densest point among 128 draws. The draws of every row come from the same noise, so that what a row is
+        answered does not depend on the rows beside it.
+
+        Returns:
+            (rows, *event) in the units of Y; (rows,) where Y was 1-D.
+        """
+        x = self._condition(X)
+        several = self.family_.abilities.several
+        generator = new_generator(mix(self.sample_seed_, _PREDICT), self._device())
+        draws = self._draw(x, _PREDICT_DRAWS if several else 1, generator, common=True)
+        rows, n = draws.shape[:2]
+        answers = (
+            most_probable(draws.reshape(rows, n, -1).numpy().astype(np.float64)) if several else draws[:, 0].numpy()
+        )
+        decoded = self.y_space_.decode(torch.from_numpy(answers).reshape(rows, 1, *self.y_space_.shape))
+        return self._squeeze(decoded[:, 0])
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the energy skill: 1 - energy score / energy score of knowing nothing about x.
+
+        The analogue of R^2 for distributions: 1 is perfect, 0 is as good as drawing from the answers in `y` without
+        looking at x. The energy score is a proper score (Gneiting and Raftery, 2007: Strictly proper scoring rules).
+
+        Args:
+            X: rows.
+            y: their true answers.
+            sample_weight: weights of the rows.
+        """
+        frame = as_frame(y)
+        truth = np.asarray(y if frame is None else frame, dtype=np.float64).reshape(count_of(X), -1)
+        draws = self.sample(X, 64 if self.family_.abilities.several else 1)
+        scale = self.y_space_.per_value(self.y_space_.scale).reshape(-1)
+        scores = energy_scores(truth, draws.reshape(len(truth), draws.shape[1], -1), scale=scale)
+        rng = np.random.default_rng(0)
+        other = truth[rng.permutation(len(truth))[: min(len(truth), 256)]]
+        blind = energy_scores(truth, np.broadcast_to(other, (len(truth), *other.shape)), scale=scale)
+        reference = np.average(blind, weights=sample_weight)
+        return float(1 - np.average(scores, weights=sample_weight) / reference) if reference > 0 else 0.0
+
+    @property
+    def nfe(self) -> int:
+        """Network evaluations for one draw."""
+        return get_family(getattr(self, "family_", self.family)).nfe
+
+    @property
+    def n_parameters_(self) -> int:
+        """Number of trained parameters."""
+        check_is_fitted(self, "family_")
+        return sum(p.numel() for p in self.family_.parameters())
+
+    def _condition(self, X: Any) -> Condition:
+        check_is_fitted(self, "family_")
+        return encode_condition(self, X, self.x_space_)
+
+    def _device(self) -> torch.device:
+        return next(self.family_.parameters()).device
+
+    def _draw(self, x: Condition, n: int, generator: torch.Generator, *, common: bool) -> torch.Tensor:
+        """Return standardised draws (rows, n, *event): x is encoded once a row."""
+        rows, event, device = count_rows(x), self.y_space_.shape, self._device()
+        state = generator.get_state()
+        out = torch.empty(rows, n, *event)
+        chunk = max(1, (_PREDICT_ROWS if common else _NETWORK_ROWS) // n)
+        with torch.inference_mode():
+            for start in range(0, rows, chunk):
+                # every pass of `common` has one shape: floating point then answers a row alike, whatever is beside it
+                last = start + chunk if common else min(start + chunk, rows)
+                part = take_rows(x, torch.arange(start, last).clamp_(max=rows - 1))
+                embedding = self.family_.encode(place(part, device))
+                if common:
+                    generator.set_state(state)
+                source = Common(generator, n) if common else generator
+                drawn = self.family_.draw(repeat_rows(embedding, n), generator=source)
+                out[start : start + chunk] = drawn.reshape(-1, n, *event)[: rows - start].cpu()
+        return out
+
+    def _squeeze(self, values: np.ndarray) -> np.ndarray:
+        return values[..., 0] if self._flat_target else values
+
+    # Files ---------------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | Path) -> Path:
+        """Write the model to a .safetensors file, whole or not at all; `everymode.load` reads it.
+
+        Raises:
+            CheckpointError: it cannot be written; an older file of that name survives.
+        """
+        check_is_fitted(self, "family_")
+        left_out = ("family", "network", "random_state")
+        seed = self.random_state
+        params = {name: value for name, value in self.get_params(deep=False).items() if name not in left_out}
+        header = {
+            "estimator": {**params, "random_state": int(seed) if isinstance(seed, (int, np.integer)) else None},
+            "own_network": self.network is not None,
+            "flat_target": self._flat_target,
+            "feature_names_in_": [str(name) for name in getattr(self, "feature_names_in_", [])],
+            "fitted": {name: getattr(self, name, None) for name in _SAVED},
+        }
+        return write_model(path, self.family_, header, width=self.width_, depth=self.depth)
+
+
+def load(path: str | Path, *, device: str = "auto", network: NetworkFactory | None = None) -> OneToManyRegressor:
+    """Return the fitted model that `OneToManyRegressor.save` wrote.
+
+    Args:
+        path: the .safetensors file, or a run folder that holds `model.safetensors`.
+        device: where the model goes.
+        network: the factory of a model that was trained with a network of your own.
+
+    Raises:
+        CheckpointError: the file is absent, damaged, truncated or foreign, or needs `network`.
+    """
+    built, header = read_model(path, network=network)
+    settings = type(built)(**built.get_params())
+    model = OneToManyRegressor(settings, network=network, **{**header["estimator"], "device": device})
+    fitted = {name: value for name, value in header["fitted"].items() if value is not None}
+    if header["feature_names_in_"]:
+        fitted["feature_names_in_"] = np.asarray(header["feature_names_in_"], dtype=object)
+    for name, value in fitted.items():
+        setattr(model, name, value)
+    model.x_space_, model.y_space_, model._flat_target = built.x_space, built.y_space, header["flat_target"]
+    model.family_ = built.to(resolve_device(device))
+    return model

@@ -1,0 +1,122 @@
+"""What a user hands to the estimator, turned into spaces and standardised tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from scipy.sparse import issparse
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import _check_feature_names, validate_data
+from torch import Tensor
+
+from everymode.errors import DataError
+from everymode.spaces import ArraySpace, Condition, DictSpace, Space, TableSpace, array_space
+from everymode.tables import as_frame, check_finite, column_arrays, condition_space
+
+__all__ = ["count_of", "encode_condition", "fit_condition", "read_target"]
+
+
+def _to_numpy(values: Any) -> Any:
+    return values.detach().cpu().numpy() if isinstance(values, Tensor) else values
+
+
+def _is_dict(X: Any) -> bool:
+    return isinstance(X, Mapping) and not issparse(X)  # a sparse matrix may be a dict of its cells
+
+
+def count_of(X: Any) -> int:
+    """Return the number of rows of an X as a user gives it."""
+    return len(next(iter(X.values()))) if _is_dict(X) else len(X)
+
+
+def _validated(estimator: BaseEstimator, X: Any, **settings: Any) -> np.ndarray:
+    # finiteness is checked by the space, which names rows and columns
+    return np.asarray(
+        validate_data(estimator, _to_numpy(X), dtype=np.float64, ensure_all_finite=False, allow_nd=True, **settings)
+    )
+
+
+def fit_condition(estimator: BaseEstimator, X: Any) -> tuple[Space, Condition, int]:
+    """Return (space, standardised tensors, rows) of X, and note scikit-learn's feature attributes on `estimator`.
+
+    Raises:
+        DataError: cells are NaN or infinite, text stands where numbers belong, or the shape suits no space.
+    """
+    frame = as_frame(X)
+    if _is_dict(X):
+        arrays = {key: np.asarray(_to_numpy(value), dtype=np.float64) for key, value in X.items()}
+        parts = {key: array_space(value, what=f"X[{key!r}]") for key, value in arrays.items()}
+        space = DictSpace(parts)
+        return space, space.encode(arrays), count_of(arrays)
+    if frame is not None:
+        table = condition_space(frame)
+        if isinstance(table, TableSpace):
+            _check_feature_names(estimator, frame, reset=True)
+            setattr(estimator, "n_features_in_", frame.shape[1])  # noqa: B010
+            return table, table.encode(column_arrays(frame)), len(frame)
+    array = _validated(estimator, X, ensure_min_samples=2, reset=True)
+    names = [str(c) for c in getattr(estimator, "feature_names_in_", [])]
+    vector = array_space(array, names, "X")
+    return vector, vector.encode(array), len(array)
+
+
+def encode_condition(estimator: BaseEstimator, X: Any, space: Space) -> Condition:
+    """Return the standardised tensors of new rows X.
+
+    Raises:
+        DataError: columns are missing, cells are NaN or infinite, or a category was never seen.
+    """
+    if isinstance(space, DictSpace):
+        return space.encode(X)
+    if isinstance(space, TableSpace):
+        frame = as_frame(X)
+        if frame is None:
+            columns = ", ".join(space.names)
+            raise DataError(f"this model was fitted on a table with categories: give a frame with columns {columns}.")
+        _check_feature_names(estimator, frame, reset=False)
+        check_finite(frame, "X")
+        return space.encode(column_arrays(frame))
+    return space.encode(_validated(estimator, X, reset=False))
+
+
+def read_target(Y: Any, rows: int) -> tuple[ArraySpace, Tensor, bool]:
+    """Return (space, standardised targets, whether Y was 1-D) for a Y of `rows` rows.
+
+    Raises:
+        DataError: Y is absent, of another length, not numbers, not finite, or constant; or there are too few rows.
+    """
+    if Y is None:
+        raise DataError("This estimator requires y to be passed, but the target y is None.")
+    frame, names = as_frame(Y), ()
+    if frame is not None:
+        check_finite(frame, "Y")
+        names = tuple(str(c) for c in frame.columns)
+        values = frame.to_numpy()
+        values = values[:, 0] if values.shape[1] == 1 and np.ndim(Y) == 1 else values
+    else:
+        values = np.asarray(_to_numpy(Y))
+    if values.shape[:1] != (rows,):
+        raise DataError(f"X has {rows} rows, but Y has shape {values.shape}: they must have equal length.")
+    if rows < 2:
+        raise DataError(f"Found {rows} sample (row); at least 2 are needed to fit anything.")
+    try:
+        values = values.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"Y holds text where numbers belong: {error}") from None
+    flat = values.ndim == 1
+    values = values[:, None] if flat else values
+    space = array_space(values, names, "Y")
+    _refuse_constant(values, space)
+    return space, space.encode(values), flat
+
+
+def _refuse_constant(values: np.ndarray, space: ArraySpace) -> None:
+    if values.ndim > 2:  # a constant pixel or step is common; a constant whole is not
+        if np.ptp(values) == 0:
+            raise DataError(f"every value of Y is {values.flat[0]:g}: there is nothing to predict.")
+        return
+    for column in np.flatnonzero(np.ptp(values, axis=0) == 0):
+        name = space.names[column] if space.names else f"column {column}"
+        raise DataError(f"target {name} is {values[0, column]:g} in every row: there is nothing to predict. Drop it.")
