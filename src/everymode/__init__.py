@@ -4,31 +4,67 @@ A model trained with squared error returns E[y | x]. Where one x has several val
 all. everymode fits p(y | x), and shows which valid answers a model finds, loses or invents.
 """
 
+from typing import TYPE_CHECKING
+
+from everymode.lazy import attach
+
 __version__ = "0.1.0"
 
-from everymode import families, metrics, networks, paths, problems, solvers, spaces, training
-from everymode.errors import CheckpointError, DataError, MissingExtraError, SettingError, UnsupportedError
-from everymode.estimator import OneToManyRegressor, load
-from everymode.families import MSE, Family, FlowMatching
+if TYPE_CHECKING:
+    from everymode import families, metrics, networks, paths, plots, problems, solvers, spaces, training
+    from everymode.comparison import ModeTable, compare
+    from everymode.errors import (
+        CheckpointError,
+        DataError,
+        FileError,
+        MissingExtraError,
+        SettingError,
+        UnsupportedError,
+    )
+    from everymode.estimator import OneToManyRegressor, load
+    from everymode.families import MSE, Family, FlowMatching
+    from everymode.recording import record
+    from everymode.tape import Tape
 
 __all__ = [
     "MSE",
     "CheckpointError",
     "DataError",
     "Family",
+    "FileError",
     "FlowMatching",
     "MissingExtraError",
+    "ModeTable",
     "OneToManyRegressor",
     "SettingError",
+    "Tape",
     "UnsupportedError",
     "__version__",
+    "compare",
     "families",
     "load",
     "metrics",
     "networks",
     "paths",
+    "plots",
     "problems",
+    "record",
     "solvers",
     "spaces",
     "training",
 ]
+
+_HOMES = {
+    "comparison": ("ModeTable", "compare"),
+    "errors": ("CheckpointError", "DataError", "FileError", "MissingExtraError", "SettingError", "UnsupportedError"),
+    "estimator": ("OneToManyRegressor", "load"),
+    "families": ("MSE", "Family", "FlowMatching"),
+    "recording": ("record",),
+    "tape": ("Tape",),
+}
+_MODULES = ("families", "metrics", "networks", "paths", "plots", "problems", "solvers", "spaces", "training")
+
+__getattr__, __dir__ = attach(
+    __name__,
+    {**{name: f"everymode.{home}" for home, names in _HOMES.items() for name in names}, **dict.fromkeys(_MODULES, "")},
+)

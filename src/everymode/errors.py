@@ -10,11 +10,13 @@ from typing import Any
 __all__ = [
     "CheckpointError",
     "DataError",
+    "FileError",
     "MissingExtraError",
     "SettingError",
     "UnsupportedError",
     "check_choice",
     "check_number",
+    "nearest",
     "unknown_name",
 ]
 
@@ -27,8 +29,12 @@ class SettingError(ValueError):
     """A setting is out of range; the message names the setting, its value and what is allowed."""
 
 
-class CheckpointError(ValueError):
-    """A checkpoint cannot be read or written; the message names the file and the reason."""
+class FileError(ValueError):
+    """A file cannot be written; the message names it, the reason, and what became of the old one."""
+
+
+class CheckpointError(FileError):
+    """A checkpoint cannot be read; the message names the file and the reason."""
 
 
 class UnsupportedError(ValueError):

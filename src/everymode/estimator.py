@@ -22,7 +22,7 @@ from everymode.modes import most_probable
 from everymode.networks import NetworkFactory
 from everymode.persistence import read_model, write_model
 from everymode.randomness import Common, mix, new_generator
-from everymode.spaces import Condition, count_rows, place, repeat_rows, take_rows
+from everymode.spaces import ArraySpace, Condition, Space, count_rows, place, repeat_rows, take_rows
 from everymode.tables import as_frame
 from everymode.training import Progress, TrainingSettings, default_width, resolve_device, train
 
@@ -71,6 +71,10 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
         >>> model.sample(x[:3], 10).shape
         (3, 10, 2)
     """
+
+    family_: Family
+    x_space_: Space
+    y_space_: ArraySpace
 
     def __init__(
         self,
@@ -325,7 +329,7 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
         """Write the model to a .safetensors file, whole or not at all; `everymode.load` reads it.
 
         Raises:
-            CheckpointError: it cannot be written; an older file of that name survives.
+            FileError: it cannot be written; an older file of that name survives.
         """
         check_is_fitted(self, "family_")
         left_out = ("family", "network", "random_state")
@@ -358,8 +362,8 @@ def load(path: str | Path, *, device: str = "auto", network: NetworkFactory | No
     fitted = {name: value for name, value in header["fitted"].items() if value is not None}
     if header["feature_names_in_"]:
         fitted["feature_names_in_"] = np.asarray(header["feature_names_in_"], dtype=object)
+    fitted |= {"x_space_": built.x_space, "y_space_": built.y_space, "_flat_target": header["flat_target"]}
     for name, value in fitted.items():
         setattr(model, name, value)
-    model.x_space_, model.y_space_, model._flat_target = built.x_space, built.y_space, header["flat_target"]
     model.family_ = built.to(resolve_device(device))
     return model

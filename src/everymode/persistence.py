@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from everymode.errors import CheckpointError, SettingError
+from everymode.errors import CheckpointError, FileError, SettingError
 from everymode.families import Family, get_family
 from everymode.networks import NetworkFactory
 from everymode.spaces import ArraySpace, space_from_dict
@@ -27,13 +27,13 @@ def write_model(path: str | Path, family: Family, header: Mapping[str, Any], **s
         size: width and depth, as they were given to `Family.build`.
 
     Raises:
-        CheckpointError: it cannot be written; an older file of that name survives.
+        FileError: it cannot be written; an older file of that name survives.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
-        raise CheckpointError(f"a model is written as .safetensors; {path.name!r} has another ending.")
+        raise FileError(f"a model is written as .safetensors; {path.name!r} has another ending.")
     if family.y_space is None or family.x_space is None:
-        raise CheckpointError("a family without parameters has nothing to write; build and train it first.")
+        raise FileError("a family without parameters has nothing to write; build and train it first.")
     described = {
         "family": {"name": family.name, "settings": family.settings(), "size": size},
         "y_space": family.y_space.to_dict(),

@@ -16,8 +16,8 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from everymode.errors import DataError
+from everymode.files import atomically
 from everymode.plots.style import house
-from everymode.tape import atomically
 
 __all__ = ["Section", "write_report"]
 

@@ -6,22 +6,21 @@ machine that has neither the model nor torch.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import secrets
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from everymode.errors import DataError
+from everymode.files import atomically
 
-__all__ = ["SCORES", "Motion", "Tape", "atomically"]
+__all__ = ["SCORES", "Motion", "Tape"]
 
 FORMAT = "everymode.tape/1"
 
@@ -189,22 +188,6 @@ class Tape:
         except (ValueError, LookupError, TypeError, AttributeError, EOFError, OSError, *_BROKEN) as problem:
             reason = str(problem).rstrip(".")
             raise DataError(f"{os.fspath(path)} is damaged, or is no everymode tape: {reason}.") from problem
-
-
-@contextlib.contextmanager
-def atomically(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """Opens a new file that takes the name `path` once it is written and flushed to disk, and not before."""
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
-    try:
-        with temporary.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 _BROKEN = (zipfile.BadZipFile, zlib.error, NotImplementedError)  # what a damaged archive raises on reading

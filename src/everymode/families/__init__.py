@@ -52,5 +52,6 @@ def get_family(family: str | Family, settings: Mapping[str, Any] | None = None) 
             raise SettingError(unknown_name(f"setting of family {family!r}", name, kind.setting_names()))
     if isinstance(chosen.get("path"), Mapping):  # as `paths.path_settings` writes it
         described = dict(chosen["path"])
-        chosen["path"] = PATHS[described.pop("name")](**described)
+        path_name = described.pop("name")
+        chosen["path"] = PATHS[path_name](**described) if described else path_name
     return kind(**chosen)

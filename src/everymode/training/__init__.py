@@ -1,6 +1,6 @@
 """Training: the loop, its settings, the average of the weights, checkpoints."""
 
-from everymode.training.checkpoint import read_tensors, write_atomically, write_json, write_tensors
+from everymode.training.checkpoint import read_tensors, write_tensors
 from everymode.training.loop import STATE_FILE, Progress, train
 from everymode.training.precision import bf16_speedup, choose_precision
 from everymode.training.processes import Processes, resolve_device
@@ -17,7 +17,5 @@ __all__ = [
     "read_tensors",
     "resolve_device",
     "train",
-    "write_atomically",
-    "write_json",
     "write_tensors",
 ]

@@ -1,15 +1,12 @@
 """Checkpoints: safetensors with a JSON header, written so that a crash, a full disk or a power cut loses nothing.
 
-A file is written under a temporary name in its own folder, flushed to disk, then renamed over the old one: at every
-moment the name holds either the old whole file or the new whole file. Reading never unpickles, and a checksum over
-the tensors tells a damaged file from a good one.
+See `everymode.files` for how they are written. Reading never unpickles, and a checksum over the tensors tells a
+damaged file from a good one.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,46 +19,11 @@ from torch import Tensor
 
 from everymode import __version__
 from everymode.errors import CheckpointError
+from everymode.files import write_atomically
 
-__all__ = ["read_tensors", "write_atomically", "write_json", "write_tensors"]
+__all__ = ["read_tensors", "write_tensors"]
 
 _KEY = "everymode"
-
-
-def write_atomically(path: str | Path, content: bytes) -> Path:
-    """Write `content` to `path`, whole or not at all; what stood there survives a failure.
-
-    Raises:
-        CheckpointError: the disk is full, or the folder cannot be written.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        kept = " The file that was there before is untouched." if path.exists() else ""
-        raise CheckpointError(
-            f"cannot write {path}: {error.strerror or error}.{kept} Free some space or choose another folder."
-        ) from error
-    with contextlib.suppress(OSError):  # the rename itself; not every file system lets a folder be flushed
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    return path
-
-
-def write_json(path: str | Path, content: Any) -> Path:
-    """Write `content` as indented JSON, atomically. NaN is refused: it is not JSON."""
-    return write_atomically(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
 
 
 def _checksum(tensors: Mapping[str, Tensor]) -> int:
@@ -84,7 +46,7 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], header: Mappi
         kind: what this file is ('model', 'training'), checked when it is read.
 
     Raises:
-        CheckpointError: the file cannot be written.
+        FileError: the file cannot be written.
     """
     ready = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     whole = {**header, "kind": kind, "version": __version__, "checksum": _checksum(ready)}

@@ -10,14 +10,15 @@ from torch import nn
 
 from everymode.errors import check_choice
 
-__all__ = ["PRECISIONS", "bf16_speedup", "choose_precision"]
+__all__ = ["NEEDED_SPEEDUP", "PRECISIONS", "bf16_speedup", "choose_precision", "has_bf16"]
 
 PRECISIONS = ("auto", "float32", "bf16")
 SMALLEST_WIDTH = 256  # below it the casts cost more than the arithmetic saves, on every machine that was measured
 NEEDED_SPEEDUP = 1.2
 
 
-def _hardware(device: torch.device) -> bool:
+def has_bf16(device: torch.device) -> bool:
+    """Return whether the hardware multiplies in bf16."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
     if device.type == "cpu":
@@ -64,6 +65,6 @@ def choose_precision(precision: str, device: torch.device, width: int, batch: in
     check_choice("precision", precision, PRECISIONS)
     if precision != "auto":
         return precision
-    if width < SMALLEST_WIDTH or not _hardware(device):
+    if width < SMALLEST_WIDTH or not has_bf16(device):
         return "float32"
     return "bf16" if bf16_speedup(str(device), width, batch) >= NEEDED_SPEEDUP else "float32"

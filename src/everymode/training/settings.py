@@ -87,7 +87,7 @@ class TrainingSettings:
 
 def default_width(rows: int) -> int:
     """Return the hidden width that suits `rows` training rows."""
-    for limit, width in ((1000, 64), (50_000, 128), (500_000, 256)):
+    for limit, width in ((10_000, 64), (100_000, 128), (1_000_000, 256)):
         if rows < limit:
             return width
     return 512

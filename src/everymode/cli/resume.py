@@ -1,0 +1,22 @@
+"""`everymode resume`: go on with an interrupted run."""
+
+from __future__ import annotations
+
+from everymode.cli.fit import report
+from everymode.cli.options import Device, Json, Quiet, Run
+from everymode.cli.voice import Voice
+
+
+def command(run: Run, device: Device = "auto", json: Json = False, quiet: Quiet = False) -> None:
+    """Go on with a run that was interrupted or killed: it ends in the weights of an uninterrupted run, bit for bit."""
+    from everymode.cli.fitting import fit_run
+    from everymode.errors import CheckpointError
+    from everymode.persistence import MODEL_FILE
+    from everymode.runs import read_run
+
+    voice = Voice(json=json, quiet=quiet)
+    settings, data = read_run(run)
+    if (run / MODEL_FILE).exists():
+        raise CheckpointError(f"the run in {run} is finished; there is nothing to resume.")
+    _, summary = fit_run(run, settings, data, voice, device=device, resume=True)
+    report(summary, voice)

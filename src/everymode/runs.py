@@ -1,0 +1,104 @@
+"""Run folders: a fresh one each time, with `latest` pointing at the newest. A run never overwrites another."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from everymode import __version__
+from everymode.errors import CheckpointError, FileError
+from everymode.files import atomically, write_json
+
+__all__ = ["RUN_FILE", "describe_machine", "new_run", "read_run", "write_run"]
+
+RUN_FILE = "run.json"
+_DATA_FILE = "data.parquet"
+
+
+def new_run(verb: str, folder: str | Path | None = None) -> Path:
+    """Make and return a fresh run folder: `folder` if given, else `runs/<verb>/<date-time>` with a `latest` beside it.
+
+    Raises:
+        FileError: `folder` exists and is not empty, or cannot be made.
+    """
+    if folder is not None:
+        path = Path(folder)
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise FileError(f"{path} exists already, and a run never overwrites another: choose another --out.")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FileError(f"cannot make the folder {path}: {error.strerror}.") from error
+        return path
+    root = Path("runs") / verb
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    for attempt in range(1000):
+        path = root / (stamp if attempt == 0 else f"{stamp}-{attempt}")
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise FileError(f"cannot make the folder {path}: {error.strerror}. Choose another with --out.") from error
+        _point_latest(root, path)
+        return path
+    raise FileError(f"{root} holds a thousand runs of this second; choose a folder with --out.")
+
+
+def _point_latest(root: Path, path: Path) -> None:
+    fresh, latest = root / f".latest.{os.getpid()}", root / "latest"
+    try:
+        fresh.symlink_to(path.name, target_is_directory=True)
+        os.replace(fresh, latest)
+    except OSError:  # a file system without links, or a user's own folder of that name: the run stands all the same
+        fresh.unlink(missing_ok=True)
+
+
+def write_run(folder: Path, settings: Mapping[str, Any], data: pd.DataFrame) -> None:
+    """Write what is needed to resume a run: its settings and a copy of the columns that it was given.
+
+    Raises:
+        FileError: the disk is full or the folder cannot be written.
+    """
+    with atomically(folder / _DATA_FILE) as file:
+        data.to_parquet(file, index=False)
+    write_json(folder / RUN_FILE, {**settings, "version": __version__, "machine": describe_machine()})
+
+
+def read_run(folder: str | Path) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Return (settings, data) of a run folder.
+
+    Raises:
+        CheckpointError: the folder is no run, or its files are damaged.
+    """
+    folder = Path(folder)
+    if not (folder / RUN_FILE).is_file():
+        raise CheckpointError(f"{folder} is no run folder: it holds no {RUN_FILE}. `everymode fit` makes one.")
+    try:
+        settings = json.loads((folder / RUN_FILE).read_text())
+        data = pd.read_parquet(folder / _DATA_FILE)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"the run in {folder} is damaged: {error}") from error
+    return settings, data
+
+
+def describe_machine() -> dict[str, Any]:
+    """Return versions and hardware, JSON-ready, without anything that names the machine."""
+    import torch
+
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "argv": [Path(sys.argv[0]).name, *sys.argv[1:]],
+    }
