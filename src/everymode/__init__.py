@@ -7,8 +7,7 @@ all. everymode fits p(y | x), and shows which valid answers a model finds, loses
 from typing import TYPE_CHECKING
 
 from everymode.lazy import attach
-
-__version__ = "0.1.0"
+from everymode.version import __version__
 
 if TYPE_CHECKING:
     from everymode import families, metrics, networks, paths, plots, problems, solvers, spaces, training

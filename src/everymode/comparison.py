@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import pandas as pd
 from everymode.errors import DataError, check_number
 from everymode.estimator import OneToManyRegressor
 from everymode.families import Family, get_family
-from everymode.inputs import count_of
+from everymode.inputs import as_fitted, count_of
 from everymode.metrics import Measure, energy_score, evaluate
 from everymode.problems import Problem
 from everymode.tables import as_frame
@@ -159,7 +159,7 @@ def judge(
     real = problem.sample_given(x, draws, seed + 1)
     found = []
     for name, model in models.items():
-        drawn = _three_axes(model.sample(x, draws, random_state=seed + 2))
+        drawn = _three_axes(model.sample(as_fitted(model, x), draws, random_state=seed + 2))
         numbers: dict[str, Any] = evaluate(problem, x, y, drawn, real, seed=seed)
         found.append(Row(name, **numbers, **_costs(model)))
     note = f"{len(x)} x, {draws} draws each; floor: as many real draws. Intervals hold 95 %."
@@ -236,8 +236,3 @@ def _take(data: Any, rows: np.ndarray) -> Any:
     if frame is None:
         return data[rows] if hasattr(data, "shape") else np.asarray(data)[rows]
     return frame.iloc[rows] if frame.shape[1] != 1 or np.ndim(data) > 1 else frame.iloc[rows, 0]
-
-
-def names_of(families: Sequence[str | Family]) -> list[str]:
-    """Return the names of families given by name or as objects."""
-    return [get_family(f).name for f in families]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import _check_feature_names, validate_data
@@ -15,7 +16,7 @@ from everymode.errors import DataError
 from everymode.spaces import ArraySpace, Condition, DictSpace, Space, TableSpace, array_space
 from everymode.tables import as_frame, check_finite, column_arrays, condition_space
 
-__all__ = ["count_of", "encode_condition", "fit_condition", "read_target"]
+__all__ = ["as_fitted", "count_of", "encode_condition", "fit_condition", "read_target"]
 
 
 def _to_numpy(values: Any) -> Any:
@@ -60,6 +61,12 @@ def fit_condition(estimator: BaseEstimator, X: Any) -> tuple[Space, Condition, i
     names = [str(c) for c in getattr(estimator, "feature_names_in_", [])]
     vector = array_space(array, names, "X")
     return vector, vector.encode(array), len(array)
+
+
+def as_fitted(estimator: BaseEstimator, X: Any) -> Any:
+    """Give an array the column names that the estimator was fitted with, if it was fitted with a frame."""
+    names = getattr(estimator, "feature_names_in_", None)
+    return X if names is None or as_frame(X) is not None else pd.DataFrame(X, columns=names)
 
 
 def encode_condition(estimator: BaseEstimator, X: Any, space: Space) -> Condition:

@@ -11,7 +11,7 @@ import torch
 
 from everymode.errors import DataError
 from everymode.estimator import OneToManyRegressor
-from everymode.inputs import encode_condition
+from everymode.inputs import as_fitted, encode_condition
 from everymode.problems import Problem
 from everymode.randomness import new_generator
 from everymode.spaces import place, repeat_rows
@@ -22,18 +22,12 @@ __all__ = ["record", "record_motion", "record_table"]
 _FIELD_TIMES = (0.0, 0.25, 0.5, 0.75, 0.95)
 
 
-def _named(model: OneToManyRegressor, x: Any) -> Any:
-    """Give x the column names that the model was fitted with, if it was."""
-    names = getattr(model, "feature_names_in_", None)
-    return x if names is None or isinstance(x, pd.DataFrame) else pd.DataFrame(x, columns=names)
-
-
 def record_motion(
     model: OneToManyRegressor,
     x: Any,
     *,
     label: np.ndarray | None = None,
-    particles: int = 400,
+    particles: int = 800,
     steps: int = 60,
     field_times: Sequence[float] = _FIELD_TIMES,
     side: int = 17,
@@ -60,7 +54,7 @@ def record_motion(
             f"family {family.name!r} on a {space.kind} has no motion to record; it needs a vector and a flow."
         )
     device = next(family.parameters()).device
-    condition = place(encode_condition(model, _named(model, x), model.x_space_), device)
+    condition = place(encode_condition(model, as_fitted(model, x), model.x_space_), device)
     times = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
     generator = new_generator(seed, device)
     with torch.inference_mode():
@@ -121,7 +115,7 @@ def record(
     asked = x if questions is None else questions
     drawn = {}
     for name, model in models.items():
-        sampled = model.sample(_named(model, asked), draws, random_state=seed)
+        sampled = model.sample(as_fitted(model, asked), draws, random_state=seed)
         drawn[name] = sampled.reshape(len(x), draws, -1)
     motion = {}
     if motion_row is not None:

@@ -13,9 +13,9 @@ from typing import Any
 
 import pandas as pd
 
-from everymode import __version__
 from everymode.errors import CheckpointError, FileError
 from everymode.files import atomically, write_json
+from everymode.version import __version__
 
 __all__ = ["RUN_FILE", "describe_machine", "new_run", "read_run", "write_run"]
 

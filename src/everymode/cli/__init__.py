@@ -13,7 +13,7 @@ import sys
 
 import typer
 
-from everymode import __version__
+from everymode.version import __version__
 
 __all__ = ["main"]
 

@@ -29,10 +29,10 @@ def command(device: Device = "auto", json: Json = False, quiet: Quiet = False) -
 
     import torch
 
-    from everymode import __version__
     from everymode.cli.fitting import threads
     from everymode.training import bf16_speedup, resolve_device
     from everymode.training.precision import NEEDED_SPEEDUP, has_bf16
+    from everymode.version import __version__
 
     voice = Voice(json=json, quiet=quiet)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 from collections.abc import Iterator
@@ -90,8 +91,9 @@ def fit_run(
         model.fit(X, target, checkpoint_folder=folder, resume=resume, progress=move, interrupted=stop)
     if main and model.stopped_ != "interrupted":
         model.save(folder / MODEL_FILE)
-    last = model.history_[-1]
+    losses = [row["loss"] for row in model.history_ if row["loss"] is not None and math.isfinite(row["loss"])]
     held = [row["held_out_loss"] for row in model.history_ if row["held_out_loss"] is not None]
+    held = [loss for loss in held if math.isfinite(loss)]
     summary = {
         "run": str(folder),
         "family": family.name,
@@ -101,7 +103,7 @@ def fit_run(
         "parameters": model.n_parameters_,
         "steps": model.n_steps_,
         "stopped": model.stopped_,
-        "loss": last["loss"],
+        "loss": losses[-1] if losses else None,
         "held_out_loss": min(held) if held else None,
         "seconds": round(model.fit_seconds_, 3),
         "precision": model.precision_,

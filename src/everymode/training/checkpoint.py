@@ -17,9 +17,9 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from everymode import __version__
 from everymode.errors import CheckpointError
 from everymode.files import write_atomically
+from everymode.version import __version__
 
 __all__ = ["read_tensors", "write_tensors"]
 

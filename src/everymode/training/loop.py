@@ -125,9 +125,7 @@ class _Run:
         self.y, self.x = data[0].to(device), place(data[1], device)
         self.held_out = None if held_out is None else (held_out[0].to(device), place(held_out[1], device))
         declared = family.parts()
-        self.parts = [
-            PartState(p, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay) for p in declared
-        ]
+        self.parts = [PartState(p, weight_decay=settings.weight_decay) for p in declared]
         self.stages = _stages(declared, settings.steps)
         self.counters = Counters()
         self.batches = _Batches(len(self.y), settings.batch_size, settings.seed, device)
@@ -148,29 +146,34 @@ class _Run:
             hidden = int(getattr(getattr(self.family, "network", None), "width", 0)) or width
             chosen = choose_precision(self.settings.precision, self.device, hidden, self.settings.batch_size)
             self.counters.precision = self.processes.agree(chosen)
-        self.autocast = (
-            torch.autocast(self.device.type, torch.bfloat16) if self.counters.precision == "bf16" else nullcontext()
-        )
+        self.autocast = nullcontext()
+        if self.counters.precision == "bf16":
+            self.autocast = torch.autocast(self.device.type, torch.bfloat16)
+            for state in self.parts:
+                state.flat.use_half()
+
+    def release(self) -> None:
+        """Give the module its parameters back in full precision."""
+        for state in self.parts:
+            state.flat.use_full()
 
     def step(self, index: int, share_done: float) -> None:
         """Make one step of part `index` on the batch of this step."""
         state, settings, counters = self.parts[index], self.settings, self.counters
         rows = self.batches.index(counters.step, self.processes.rank, self.processes.world)
         self.generator.manual_seed(mix(settings.seed, _LOSS, counters.step, index))
-        for group in state.optimizer.param_groups:
-            group["lr"] = learning_rate_at(share_done, settings)
-        gradient = state.flat.gradient.zero_()
+        state.flat.clear()
         with self.autocast:
             losses = state.part.loss(self.y[rows], take_rows(self.x, rows), generator=self.source)
         loss = losses.mean()
         loss.backward()
-        self.processes.average_(gradient)
-        if settings.gradient_clip is not None:
-            norm = torch.linalg.vector_norm(gradient)
-            gradient.mul_((settings.gradient_clip / (norm + 1e-6)).clamp_(max=1.0))
-        state.optimizer.step()
+        gradient = self.processes.average_(state.flat.collect())
+        state.optimizer.step(
+            state.flat.values, gradient, learning_rate_at(share_done, settings), settings.gradient_clip
+        )
+        state.flat.publish()
         warm = (1 + counters.step) / (10 + counters.step)
-        state.average.lerp_(state.flat.values.detach(), 1 - min(self.ema, warm))
+        state.average.lerp_(state.flat.values, 1 - min(self.ema, warm))
         state.running_loss += loss.detach()
 
     @torch.no_grad()
@@ -185,13 +188,12 @@ class _Run:
             state = self.parts[index]
             generator = torch.Generator(device=self.device).manual_seed(mix(self.settings.seed, _HELD_OUT, index))
             with state.flat.holding(state.average), self.autocast:
-                for repeat in range(repeats):
+                for _ in range(repeats):
                     for start in range(0, len(y), 8192):
                         rows = slice(start, start + 8192)
                         losses = state.part.loss(y[rows], take_rows(x, rows), generator=generator)
                         total += float(losses.double().sum())
                         count += len(losses) if index == indices[0] else 0
-                    del repeat
         return self.processes.agree(total / count)
 
     def save(self) -> None:
@@ -204,7 +206,7 @@ class _Run:
         for index in indices:
             state = self.parts[index]
             kept = state.best if self.held_out is not None and self.counters.best_loss is not None else state.average
-            state.flat.values.detach().copy_(kept)
+            state.flat.set(kept)
 
 
 def train(
@@ -258,6 +260,7 @@ def train(
             if finished in ("interrupted", "diverged"):
                 break
     finally:
+        run.release()
         family.train(was_training)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from everymode.errors import CheckpointError
 from everymode.families.base import Part
 from everymode.training.checkpoint import read_tensors, write_tensors
-from everymode.training.flat import FlatParameters
+from everymode.training.flat import FlatAdamW, FlatParameters
 
 __all__ = ["Counters", "PartState", "load_state", "save_state"]
 
@@ -45,17 +45,12 @@ class Counters:
 class PartState:
     """Parameters, their average, the best average so far and the optimiser of one part."""
 
-    def __init__(self, part: Part, *, learning_rate: float, weight_decay: float) -> None:
+    def __init__(self, part: Part, *, weight_decay: float) -> None:
         self.part = part
         self.flat = FlatParameters(part.module)
         self.average = self.flat.values.clone()
         self.best = self.flat.values.clone()
-        self.optimizer = torch.optim.AdamW(
-            [self.flat.values],
-            lr=learning_rate,
-            weight_decay=weight_decay,
-            fused=self.flat.values.device.type != "mps",
-        )
+        self.optimizer = FlatAdamW(self.flat.values, weight_decay=weight_decay)
         self.running_loss = torch.zeros((), device=self.flat.values.device)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -66,23 +61,15 @@ class PartState:
             "best": self.best,
             "running_loss": self.running_loss,
         }
-        moments = {f"optimizer.{k}": v for k, v in self.optimizer.state.get(self.flat.values, {}).items()}
-        return {**own, **moments}
+        return {**own, **{f"optimizer.{name}": tensor for name, tensor in self.optimizer.tensors().items()}}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Take everything from `tensors`, as `tensors()` named it."""
-        for name, own in (("values", self.flat.values), ("average", self.average), ("best", self.best)):
+        for name, own in self.tensors().items():
             if name not in tensors or tensors[name].shape != own.shape:
-                raise CheckpointError(
-                    f"the training state does not fit the model: part {self.part.name!r} differs in size."
-                )
+                raise CheckpointError(f"the training state does not fit the model: {name} of part {self.part.name!r}.")
             own.copy_(tensors[name])
-        self.running_loss.copy_(tensors["running_loss"])
-        moments = {k.removeprefix("optimizer."): v for k, v in tensors.items() if k.startswith("optimizer.")}
-        if moments:
-            self.optimizer.state[self.flat.values] = {
-                k: v.clone() if v.ndim == 0 else v.to(self.flat.values.device) for k, v in moments.items()
-            }
+        self.flat.publish()
 
 
 def save_state(path: Path, parts: list[PartState], counters: Counters) -> None:

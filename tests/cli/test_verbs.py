@@ -1,0 +1,390 @@
+"""The verbs on small tables: what they write, what they say and where, and what they leave alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import everymode as em
+from everymode.cli import main
+from everymode.training import read_tensors
+
+SMALL = ("--steps", 150, "--width", 16, "--depth", 1, "--batch-size", 32, "--device", "cpu")
+
+
+class Call:
+    """One call of the command, in this process."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+    @property
+    def json(self):
+        assert self.code == 0, self.err
+        return json.loads(self.out)  # the whole of stdout is one document
+
+
+@pytest.fixture
+def call(capfd, monkeypatch):
+    def run(*argv: object) -> Call:
+        monkeypatch.setattr(sys, "argv", ["everymode", *map(str, argv)])
+        code = 0
+        capfd.readouterr()
+        try:
+            main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        out, err = capfd.readouterr()
+        return Call(code, out, err)
+
+    return run
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """Each test works in a folder of its own, which no verb may leave."""
+    monkeypatch.chdir(tmp_path)
+    yield
+    assert Path.cwd() == tmp_path
+
+
+def numbers(rows=120):
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-1, 1, rows)
+    sign = np.where(rng.random(rows) < 0.5, -1.0, 1.0)
+    return pd.DataFrame(
+        {"x": x, "size": rng.normal(50, 10, rows), "y": sign * (2 + x), "z": x + 0.1 * rng.normal(size=rows)}
+    )
+
+
+def with_categories(rows=120):
+    rng = np.random.default_rng(1)
+    frame = numbers(rows)
+    return frame.assign(kind=rng.choice(["cat", "dog"], rows), wild=rng.random(rows) < 0.3, code=rng.choice(["1", "b"]))
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("tables")
+    paths = {name: folder / f"table.{name}" for name in ("csv", "parquet", "npz")}
+    numbers().to_csv(paths["csv"], index=False)
+    numbers().to_parquet(paths["parquet"])
+    frame = numbers()
+    np.savez(paths["npz"], x=frame["x"], size=frame["size"], answer=frame[["y", "z"]].to_numpy())
+    paths["categories"] = folder / "categories.csv"
+    frame = with_categories()
+    frame["code"] = np.random.default_rng(2).choice(["1", "2", "b"], len(frame))
+    frame.to_csv(paths["categories"], index=False)
+    return paths
+
+
+@pytest.fixture(scope="module")
+def fitted(tables, tmp_path_factory) -> dict[str, Path]:
+    """Runs that several tests only read."""
+    folder = tmp_path_factory.mktemp("fitted")
+    found = {}
+    for name, argv in {
+        "one": (tables["csv"], "--target", "y", "--given", "x"),
+        "several": (tables["csv"], "--target", "y,z"),
+        "categories": (tables["categories"], "--target", "y"),
+    }.items():
+        found[name] = folder / name
+        words = ["everymode", "fit", *argv, "--out", found[name], "--quiet", *SMALL]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", [str(word) for word in words])
+            main_quietly()
+    return found
+
+
+def main_quietly() -> None:
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert not stop.value.code
+
+
+# fit -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kind", "target"), [("csv", "y"), ("parquet", "y,z"), ("npz", "answer_0,answer_1")])
+def test_fit_then_sample_on_each_kind_of_table(call, tables, kind, target):
+    names = target.split(",")
+    summary = call("fit", tables[kind], "--target", target, "--json", *SMALL).json
+    assert summary["target"] == names
+    given = [c for c in ("x", "size", "y", "z") if c not in names]
+    if kind == "npz":
+        given = ["x", "size"]
+    assert summary["given"] == given  # every other column
+    assert (summary["rows"], summary["steps"], summary["stopped"]) == (120, 150, "completed")
+    known = [word for name in given for word in ("--given", f"{name}=0.5")]
+    answer = call("sample", summary["run"], *known, "-n", 7, "--json").json
+    assert answer["columns"] == ["row", "draw", *given, *names]
+    assert len(answer["draws"]) == 7
+    assert [draw["draw"] for draw in answer["draws"]] == list(range(7))
+    assert all(np.isfinite(draw[name]) for draw in answer["draws"] for name in names)
+
+
+def test_a_run_folder_holds_the_model_the_data_and_the_settings(call, tables):
+    summary = call("fit", tables["csv"], "--target", "y", "--given", "x", "--out", "run", "--json", *SMALL).json
+    assert summary["run"] == "run"
+    assert sorted(p.name for p in Path("run").iterdir()) == [
+        "data.parquet",
+        "model.safetensors",
+        "run.json",
+        "training.safetensors",
+    ]
+    settings = json.loads(Path("run/run.json").read_text())
+    assert (settings["target"], settings["given"], settings["family"]) == (["y"], ["x"], "flow_matching")
+    assert settings["version"] == em.__version__
+    pd.testing.assert_frame_equal(pd.read_parquet("run/data.parquet"), numbers()[["x", "y"]])
+
+
+def test_the_run_equals_a_fit_of_the_estimator(call, tables):
+    call("fit", tables["csv"], "--target", "y", "--given", "x", "--out", "run", "--seed", 3, *SMALL)
+    frame = pd.read_csv(tables["csv"])
+    own = em.OneToManyRegressor(steps=150, width=16, depth=1, batch_size=32, device="cpu", random_state=3)
+    own.fit(frame[["x"]], frame["y"])
+    found = em.load("run", device="cpu")
+    for name, value in own.family_.state_dict().items():
+        assert torch.equal(found.family_.state_dict()[name], value), name
+    assert np.array_equal(found.sample(frame[["x"]], 5), own.sample(frame[["x"]], 5))
+
+
+def test_settings_reach_the_family(call, tables):
+    argv = ("--set", "path=cosine", "--set", "steps=5", "--set", "solver=euler", "--set", "precondition=false")
+    summary = call("fit", tables["csv"], "--target", "y", "--json", *argv, *SMALL).json
+    family = em.load(summary["run"]).family_
+    assert family.path == "cosine"
+    assert (family.steps, family.solver, family.precondition) == (5, "euler", False)
+    assert summary["nfe"] == 5
+
+
+def test_seeds(call, tables):
+    weights = []
+    for seed in (0, 0, 1):
+        run = call("fit", tables["csv"], "--target", "y", "--seed", seed, "--json", *SMALL).json["run"]
+        weights.append(read_tensors(Path(run) / "model.safetensors", kind="model")[0])
+    same = [all(torch.equal(weights[0][name], other[name]) for name in other) for other in weights]
+    assert same == [True, True, False]
+
+
+def test_runs_never_overwrite_one_another_and_latest_points_at_the_newest(call, tables):
+    runs = [Path(call("fit", tables["csv"], "--target", "y", "--json", *SMALL).json["run"]) for _ in range(3)]
+    assert len(set(runs)) == 3
+    assert all(run.parent == Path("runs/fit") for run in runs)
+    latest = Path("runs/fit/latest")
+    assert latest.is_symlink()
+    assert latest.resolve() == runs[-1].resolve()
+    assert sorted(p.name for p in Path("runs/fit").iterdir()) == sorted(["latest", *(run.name for run in runs)])
+    assert call("sample", latest, "--given", "x=0", "--given", "size=50", "--given", "z=0").code == 0
+    assert [p.name for p in Path.cwd().iterdir()] == ["runs"]
+
+
+def test_a_folder_that_holds_something_is_refused(call, tables):
+    Path("run").mkdir()
+    Path("run/mine.txt").write_text("mine")
+    refused = call("fit", tables["csv"], "--target", "y", "--out", "run", *SMALL)
+    assert refused.code == 2
+    assert refused.err == "everymode: run exists already, and a run never overwrites another: choose another --out.\n"
+    assert [p.read_text() for p in Path("run").iterdir()] == ["mine"]
+    Path("empty").mkdir()
+    assert call("fit", tables["csv"], "--target", "y", "--out", "empty", *SMALL).code == 0
+
+
+def test_where_fit_speaks(call, tables):
+    argv = ("fit", tables["csv"], "--target", "y", *SMALL)
+    plain, quiet = call(*argv), call(*argv, "--quiet")
+    assert plain.code == quiet.code == 0
+    assert "flow_matching: 120 rows" in plain.out
+    assert "run: runs/fit/" in plain.out
+    assert "next: everymode sample runs/fit/" in plain.err
+    assert quiet.err == ""
+    assert "run: runs/fit/" in quiet.out  # --quiet silences the remarks, not the result
+    for more in ((), ("--quiet",)):
+        spoken = call(*argv, "--json", *more)
+        assert spoken.json["stopped"] == "completed"
+    assert spoken.err == ""
+
+
+def test_the_example_that_fit_suggests_can_be_run(call, fitted):
+    """Words of one remark are one command."""
+    assert call("sample", fitted["one"], "--given", "x=0.5", "-n", 1000, "--out", "draws.csv").code == 0
+    assert len(pd.read_csv("draws.csv")) == 1000
+
+
+# sample --------------------------------------------------------------------------------------------------------------
+
+
+def test_sample_writes_csv_to_stdout(call, fitted):
+    said = call("sample", fitted["several"], "--given", "x=0.5", "--given", "size=50", "-n", 4)
+    assert said.code == 0
+    assert said.err == ""
+    lines = said.out.splitlines()
+    assert lines[0] == "row,draw,x,size,y,z"
+    assert [line.split(",")[:4] for line in lines[1:]] == [["0", str(i), "0.5", "50"] for i in range(4)]
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_sample_into_a_file(call, fitted, ending):
+    out = Path(f"folder/draws.{ending}")
+    argv = ("sample", fitted["one"], "--given", "x=0.5", "-n", 5, "--out", out, "--seed", 1)
+    first = call(*argv)
+    assert (first.code, first.out) == (0, "")
+    assert first.err.replace("\n", " ") == f"5 draws written to {out} "
+    content = out.read_bytes()
+    refused = call(*argv)
+    assert refused.code == 2
+    assert refused.err == f"everymode: {out} exists already; choose another name, or --force to overwrite it.\n"
+    assert out.read_bytes() == content
+    forced = call(*argv[:-1], 2, "--force", "--json")
+    assert forced.json == {"out": str(out), "draws": 5, "nfe": 32}
+    assert out.read_bytes() != content
+    assert call(*argv, "--force", "--quiet").err == ""
+    assert out.read_bytes() == content  # same seed, same draws
+    frame = pd.read_csv(out) if ending == "csv" else pd.read_parquet(out)
+    assert list(frame.columns) == ["row", "draw", "x", "y"]
+    assert [p.name for p in out.parent.iterdir()] == [out.name]
+
+
+def test_sample_equals_the_model(call, fitted):
+    drawn = call("sample", fitted["one"], "--given", "x=0.5", "-n", 6, "--seed", 4, "--json").json
+    model = em.load(fitted["one"])
+    expected = model.sample(pd.DataFrame({"x": [0.5]}), 6, random_state=4)[0]
+    np.testing.assert_allclose([draw["y"] for draw in drawn["draws"]], expected, rtol=1e-12)
+
+
+def test_seed_of_the_draws(call, fitted):
+    def draws(*more):
+        return call("sample", fitted["one"], "--given", "x=0.5", "-n", 3, *more).out
+
+    assert draws() == draws()
+    assert draws("--seed", 5) == draws("--seed", 5)
+    assert len({draws(), draws("--seed", 5), draws("--seed", 6)}) == 3
+
+
+def test_given_file_holds_one_question_a_row(call, fitted):
+    questions = pd.DataFrame({"note": list("abc"), "size": [40.0, 50.0, 60.0], "x": [-0.5, 0.0, 0.5]})
+    questions.to_csv("questions.csv", index=False)
+    answer = call("sample", fitted["several"], "--given-file", "questions.csv", "-n", 2, "--json").json
+    frame = pd.DataFrame(answer["draws"])
+    assert answer["columns"] == ["row", "draw", "x", "size", "y", "z"]
+    assert frame["row"].tolist() == [0, 0, 1, 1, 2, 2]
+    assert frame["x"].tolist() == [-0.5, -0.5, 0, 0, 0.5, 0.5]
+    assert frame["size"].tolist() == [40, 40, 50, 50, 60, 60]
+
+
+def test_categories_truth_values_and_codes(call, fitted, tables):
+    given = ("x=0.1", "size=50", "z=0", "kind=dog", "wild=true", "code=1")
+    words = [word for value in given for word in ("--given", value)]
+    answer = call("sample", fitted["categories"], *words, "-n", 2, "--json").json
+    assert answer["draws"][0]["kind"] == "dog"
+    assert answer["draws"][0]["code"] == "1"  # text where the column held text, though it looks like a number
+    rows = pd.read_csv(tables["categories"]).head(3).drop(columns="y")
+    rows.to_csv("questions.csv", index=False)
+    answer = call("sample", fitted["categories"], "--given-file", "questions.csv", "-n", 1, "--json").json
+    assert [draw["kind"] for draw in answer["draws"]] == rows["kind"].tolist()
+    expected = em.load(fitted["categories"]).sample(rows, 1)[:, 0]
+    np.testing.assert_allclose([draw["y"] for draw in answer["draws"]], expected, rtol=1e-12)
+
+
+# plot, compare, doctor -----------------------------------------------------------------------------------------------
+
+
+def test_plot_draws_into_the_run(call, tables):
+    run = call("fit", tables["csv"], "--target", "y", "--given", "x", "--json", *SMALL).json["run"]
+    figures = call("plot", run, "--kind", "bands,answers", "--json").json["figures"]
+    assert sorted(Path(f).name for f in figures) == ["answers.png", "answers.svg", "bands.png", "bands.svg"]
+    assert all(Path(f).stat().st_size > 1000 for f in figures)
+    assert {Path(f).parent for f in figures} == {Path(run) / "figures"}
+    said = call("plot", run, "--quiet")
+    assert said.err == ""
+    assert said.out.split() == [f for f in figures if "bands" in f]
+
+
+def test_compare_holds_rows_out(call, tables):
+    argv = ("compare", tables["csv"], "--target", "y", "--given", "x", "--steps", 100, "--width", 16)
+    found = call(*argv, "--families", "mse,flow_matching", "--draws", 50, "--json").json
+    assert list(found["families"]) == ["mse", "flow_matching"]
+    rows = found["families"]
+    assert [rows[name]["nfe"] for name in rows] == [1, 32]
+    assert all(rows[name]["energy_score_low"] < rows[name]["energy_score"] for name in rows)
+    assert "24 held-out rows" in found["note"]
+    plain = call(*argv, "--families", "mse", "--quiet")
+    assert plain.err == ""
+    assert "mse" in plain.out
+    assert not Path("runs").exists()
+
+
+def test_compare_of_several_targets_and_categories(call, tables):
+    argv = ("compare", tables["categories"], "--target", "y", "--target", "z", "--steps", 30, "--width", 16)
+    found = call(*argv, "--families", "mse", "--families", "flow_matching", "--seed", 1, "--json")
+    assert list(found.json["families"]) == ["mse", "flow_matching"]
+    again = call(*argv, "--families", "mse", "--families", "flow_matching", "--seed", 1, "--json")
+
+    def scores(done):
+        return [row["energy_score"] for row in done.json["families"].values()]
+
+    assert scores(found) == scores(again)
+
+
+def test_doctor(call):
+    report = call("doctor", "--json").json
+    assert report["everymode"] == em.__version__
+    assert report["packages"]["torch"] == torch.__version__
+    assert report["healthy"] is True
+    assert report["threads"] == torch.get_num_threads()
+    assert report["device"] in ("cpu", "cuda")
+    said = call("doctor", "--quiet")
+    assert said.err == ""
+    assert f"torch {torch.__version__}" in said.out
+
+
+# The command itself --------------------------------------------------------------------------------------------------
+
+
+def test_help_does_not_wait_for_torch():
+    program = (
+        "import sys, time\nstart = time.perf_counter()\nfrom everymode.cli import main\n"
+        "sys.argv = ['everymode', *sys.argv[1:]]\n"
+        "try:\n    main()\nexcept SystemExit as stop:\n    assert not stop.code\n"
+        "heavy = {'torch', 'pandas', 'numpy', 'sklearn', 'scipy', 'matplotlib', 'accelerate'} & set(sys.modules)\n"
+        "print(time.perf_counter() - start, *heavy, file=sys.stderr)"
+    )
+    for argv in (["--help"], ["fit", "--help"], ["--version"]):
+        best = float("inf")
+        for _ in range(3):  # the machine may be busy
+            started = time.perf_counter()
+            done = subprocess.run([sys.executable, "-c", program, *argv], capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+            assert len(done.stderr.split()) == 1, done.stderr  # the seconds, and no heavy module
+            best = min(best, time.perf_counter() - started)
+            if best < 1:
+                break
+        assert best < 1
+        assert "fit" in done.stdout or "everymode" in done.stdout
+
+
+def test_every_verb_is_listed_and_explained(call):
+    listed = call("--help").out
+    for verb in ("compare", "demo", "doctor", "fit", "plot", "resume", "sample"):
+        assert verb in listed
+        explained = call(verb, "--help")
+        assert explained.code == 0
+        assert "--json" in explained.out
+    assert call("--version").out == f"everymode {em.__version__}\n"
+
+
+def test_the_installed_command_and_the_module_are_one(tmp_path):
+    command = Path(sys.executable).with_name("everymode")
+    for start in ([str(command)], [sys.executable, "-m", "everymode"]):
+        done = subprocess.run([*start, "--version"], capture_output=True, text=True, cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (0, f"everymode {em.__version__}\n")
+    assert not os.listdir(tmp_path)
