@@ -11,7 +11,7 @@ from everymode.version import __version__
 
 if TYPE_CHECKING:
     from everymode import families, metrics, networks, paths, plots, problems, solvers, spaces, training
-    from everymode.comparison import ModeTable, compare
+    from everymode.comparison import ModeTable, compare, judge
     from everymode.errors import (
         CheckpointError,
         DataError,
@@ -41,6 +41,7 @@ __all__ = [
     "__version__",
     "compare",
     "families",
+    "judge",
     "load",
     "metrics",
     "networks",
@@ -54,7 +55,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "comparison": ("ModeTable", "compare"),
+    "comparison": ("ModeTable", "compare", "judge"),
     "errors": ("CheckpointError", "DataError", "FileError", "MissingExtraError", "SettingError", "UnsupportedError"),
     "estimator": ("OneToManyRegressor", "load"),
     "families": ("MSE", "Family", "FlowMatching"),

@@ -88,12 +88,12 @@ def _fork(voice: Voice, seed: int, device: str) -> tuple[ModeTable, Tape]:
         models,
         title="fork: left or right?",
         observed=(x, y),
-        x=np.array([[0.6], [1.0], [1.4]]),
+        x=np.array([[1.0]]),
         x_names=problem.x_names,
         y_names=problem.y_names,
         problem=problem,
         scores=_scores(table),
-        motion_row=1,
+        motion_row=0,
         seed=seed,
     )
     return table, tape

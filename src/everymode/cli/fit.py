@@ -73,13 +73,13 @@ def command(
     if processes.is_main:
         write_run(folder, settings, data)
     _, summary = fit_run(folder, settings, data, voice, device=device)
-    report(summary, voice if processes.is_main else Voice(quiet=True))
+    report(summary, voice, aloud=processes.is_main)
 
 
-def report(summary: dict, voice: Voice) -> None:
+def report(summary: dict, voice: Voice, *, aloud: bool) -> None:
     """Say how a fit or resumed fit went, and exit with 130 if it was interrupted."""
     interrupted = summary["stopped"] == "interrupted"
-    if not voice.quiet or voice.json:
+    if aloud:
         voice.result(summary)
         folder, example = summary["run"], " ".join(f"--given {name}=..." for name in summary["given"][:3])
         if interrupted:

@@ -28,7 +28,7 @@ def split_names(values: Sequence[str] | None) -> list[str]:
     return [name.strip() for value in values or [] for name in value.split(",") if name.strip()]
 
 
-def parse_settings(values: Sequence[str] | None) -> dict[str, Any]:
+def parse_settings(values: Sequence[str] | None, option: str = "--set") -> dict[str, Any]:
     """Return {'path': 'cosine', 'steps': 8} for ['path=cosine', 'steps=8'].
 
     Raises:
@@ -38,7 +38,7 @@ def parse_settings(values: Sequence[str] | None) -> dict[str, Any]:
     for value in values or []:
         name, sign, text = value.partition("=")
         if not sign or not name:
-            raise SettingError(f"--set {value!r}: write it as name=value.")
+            raise SettingError(f"{option} {value!r}: write it as name=value.")
         parsed[name.strip()] = _literal(text.strip())
     return parsed
 

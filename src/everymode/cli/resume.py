@@ -13,10 +13,12 @@ def command(run: Run, device: Device = "auto", json: Json = False, quiet: Quiet 
     from everymode.errors import CheckpointError
     from everymode.persistence import MODEL_FILE
     from everymode.runs import read_run
+    from everymode.training import Processes, resolve_device
 
-    voice = Voice(json=json, quiet=quiet)
+    processes = Processes.here(resolve_device(device))
+    voice = Voice(json=json and processes.is_main, quiet=quiet or not processes.is_main)
     settings, data = read_run(run)
     if (run / MODEL_FILE).exists():
         raise CheckpointError(f"the run in {run} is finished; there is nothing to resume.")
     _, summary = fit_run(run, settings, data, voice, device=device, resume=True)
-    report(summary, voice)
+    report(summary, voice, aloud=processes.is_main)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from everymode.cli.options import Device, Json, Quiet, Run
 from everymode.cli.voice import Voice
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def command(
@@ -41,14 +44,18 @@ def command(
     if out is not None and out.exists() and not force:
         raise FileError(f"{out} exists already; choose another name, or --force to overwrite it.")
     model = load(run, device=device)
-    settings, _ = read_run(run)
+    settings, data = read_run(run)
+    trained = data[settings["given"]]
     if (given is None) == (given_file is None):
         raise DataError(f"say what is known: --given {settings['given'][0]}=..., or --given-file with a table.")
     if given_file is not None:
         table = read_table(given_file)
         questions = table[pick_columns(table, settings["given"], "given")]
+        # a column of codes such as 1, 2, b holds text; a file of the questions 1, 2 alone is read as numbers
+        codes = {c: str for c in questions if _holds_text(trained[c]) and not _holds_text(questions[c])}
+        questions = questions.astype(codes)
     else:
-        questions = _questions(given or [], settings["given"])
+        questions = _questions(given or [], trained)
     draws = model.sample(questions, n, random_state=seed).reshape(len(questions) * n, -1)
     answered = questions.loc[questions.index.repeat(n)].reset_index(drop=True)
     answered.insert(0, "row", np.repeat(np.arange(len(questions)), n))
@@ -68,17 +75,32 @@ def command(
         sys.stdout.write(result.to_csv(index=False))
 
 
-def _questions(given: list[str], names: list[str]):
+def _holds_text(column: pd.Series) -> bool:
+    from pandas.api.types import is_numeric_dtype
+
+    return not is_numeric_dtype(column)  # truth values count as numbers
+
+
+def _questions(given: list[str], trained: pd.DataFrame) -> pd.DataFrame:
+    """Return the one question that --given asks, each value of the kind that its column held in training."""
     import pandas as pd
 
     from everymode.cli.options import parse_settings
     from everymode.errors import DataError, unknown_name
 
-    values = parse_settings(given)
+    names = list(trained.columns)
+    values = parse_settings(given, "--given")
     for name in values:
         if name not in names:
             raise DataError(unknown_name("given column", name, names))
     missing = [name for name in names if name not in values]
     if missing:
         raise DataError(f"--given lacks {', '.join(missing)}: the model was fitted on {', '.join(names)}.")
+    texts = {name.strip(): text.strip() for name, _, text in (value.partition("=") for value in given)}
+    for name in names:
+        if _holds_text(trained[name]):
+            values[name] = texts[name]
+        elif not isinstance(values[name], (int, float)):
+            kind = "true or false" if pd.api.types.is_bool_dtype(trained[name]) else "numbers"
+            raise DataError(f"--given {name}={texts[name]}: column {name!r} holds {kind}.")
     return pd.DataFrame({name: [values[name]] for name in names})

@@ -33,7 +33,7 @@ class Voice:
 
     def say(self, text: str) -> None:
         """Remark on stderr."""
-        self.errors.print(text, markup=False)
+        self.errors.print(text, markup=False, soft_wrap=True)
 
     def table(self, title: str, rows: Sequence[Mapping[str, str]], note: str = "") -> None:
         """Print a table on stdout, unless it is JSON's."""
