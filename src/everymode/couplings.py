@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from everymode.errors import check_choice
+from everymode.errors import SettingError, check_choice
 
 __all__ = ["COUPLINGS", "Coupling", "Independent", "get_coupling"]
 
@@ -40,6 +40,8 @@ COUPLINGS: dict[str, type[Coupling]] = {"independent": Independent}
 
 def get_coupling(coupling: str | Coupling) -> Coupling:
     """Return the coupling of that name, or the coupling itself; `SettingError` where there is none."""
-    if not isinstance(coupling, str):
+    if callable(coupling) and isinstance(getattr(coupling, "name", None), str):
         return coupling
+    if not isinstance(coupling, str):
+        raise SettingError(f"coupling={coupling!r}: give a name ({', '.join(COUPLINGS)}) or a callable with a `name`.")
     return COUPLINGS[check_choice("coupling", coupling, COUPLINGS)]()

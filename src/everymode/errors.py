@@ -14,6 +14,7 @@ __all__ = [
     "MissingExtraError",
     "SettingError",
     "UnsupportedError",
+    "check_bool",
     "check_choice",
     "check_number",
     "nearest",
@@ -67,6 +68,13 @@ def check_choice(setting: str, value: Any, allowed: Iterable[str]) -> str:
     allowed = list(allowed)
     if not isinstance(value, str) or value not in allowed:
         raise SettingError(f"{setting}={value!r}: " + unknown_name(setting, str(value), allowed))
+    return value
+
+
+def check_bool(setting: str, value: Any) -> bool:
+    """Return `value` if it is True or False, else raise `SettingError`."""
+    if not isinstance(value, bool):
+        raise SettingError(f"{setting}={value!r}: give True or False.")
     return value
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import Tags, check_random_state
+from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
 from everymode.errors import CheckpointError, check_number
@@ -153,7 +154,7 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
             SettingError: a setting is out of range.
         """
         family = get_family(self.family)
-        seed = self._seed(fresh=True)
+        seed = self._seed()
         self.x_space_, x, rows = fit_condition(self, X)
         self.y_space_, y, self._flat_target = read_target(Y, rows)
         fraction = check_number("validation_fraction", self.validation_fraction, 0.0, 0.9)
@@ -214,13 +215,16 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
         self.width_ = width
         return self
 
-    def _seed(self, *, fresh: bool = False) -> int:
+    def _seed(self) -> int:
+        """Return an integer seed; None takes fresh entropy, not NumPy's global generator."""
         state = self.random_state
-        if isinstance(state, (int, np.integer)) and not isinstance(state, bool):
-            return int(state)
+        if state is None:
+            return secrets.randbits(31)
         if isinstance(state, np.random.Generator):
             return int(state.integers(2**31))
-        return int(check_random_state(state if state is not None or not fresh else None).randint(2**31 - 1))
+        if isinstance(state, np.random.RandomState):
+            return int(state.randint(2**31 - 1))
+        return check_number("random_state", state, 0, 2**63 - 1, integer=True)
 
     # Answers -------------------------------------------------------------------------------------------------------
 

@@ -47,7 +47,8 @@ def fit_condition(estimator: BaseEstimator, X: Any) -> tuple[Space, Condition, i
     """
     frame = as_frame(X)
     if _is_dict(X):
-        arrays = {key: np.asarray(_to_numpy(value), dtype=np.float64) for key, value in X.items()}
+        _check_parts(X)
+        arrays = {key: _numbers(value, f"X[{key!r}]") for key, value in X.items()}
         parts = {key: array_space(value, what=f"X[{key!r}]") for key, value in arrays.items()}
         space = DictSpace(parts)
         return space, space.encode(arrays), count_of(arrays)
@@ -63,6 +64,21 @@ def fit_condition(estimator: BaseEstimator, X: Any) -> tuple[Space, Condition, i
     return vector, vector.encode(array), len(array)
 
 
+def _numbers(values: Any, what: str) -> np.ndarray:
+    try:
+        return np.asarray(_to_numpy(values), dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{what} holds text where numbers belong: {error}") from None
+
+
+def _check_parts(X: Mapping[str, Any]) -> None:
+    if not X:
+        raise DataError("X holds no parts: give at least one named array.")
+    rows = {key: len(value) for key, value in X.items()}
+    if len(set(rows.values())) > 1:
+        raise DataError(f"the parts of X differ in rows: {', '.join(f'{k} has {n}' for k, n in rows.items())}.")
+
+
 def as_fitted(estimator: BaseEstimator, X: Any) -> Any:
     """Give an array the column names that the estimator was fitted with, if it was fitted with a frame."""
     names = getattr(estimator, "feature_names_in_", None)
@@ -76,6 +92,9 @@ def encode_condition(estimator: BaseEstimator, X: Any, space: Space) -> Conditio
         DataError: columns are missing, cells are NaN or infinite, or a category was never seen.
     """
     if isinstance(space, DictSpace):
+        if not _is_dict(X):
+            raise DataError(f"this model was fitted on a dict of arrays: give one with {', '.join(space.parts)}.")
+        _check_parts(X)
         return space.encode(X)
     if isinstance(space, TableSpace):
         frame = as_frame(X)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -80,8 +81,9 @@ class Path:
                 "In this library t = 0 is noise and t = 1 is data: reverse a schedule that runs the other way."
             )
         determinant = alpha * self.d_sigma(t) - self.d_alpha(t) * sigma
-        if not torch.isfinite(determinant).all() or (determinant[1:-1] == 0).any():
-            raise SettingError("path: alpha * sigma' - alpha' * sigma must be finite and not 0 inside (0, 1).")
+        inside = determinant[1:-1]
+        if not torch.isfinite(determinant).all() or not ((inside < 0).all() or (inside > 0).all()):
+            raise SettingError("path: alpha * sigma' - alpha' * sigma must be finite and keep its sign inside (0, 1).")
 
     @property
     def prior_scale(self) -> float:
@@ -97,6 +99,17 @@ class Path:
         """Return (y_t, velocity) for data `y` and `noise`, both (batch, *event), at `t` (batch,)."""
         a, s, da, ds = self.coefficients(t, y)
         return a * y + s * noise, da * y + ds * noise
+
+    def preconditioning(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return (shrink, skip, scale) at `t`, shaped to multiply `like`, for data of unit variance.
+
+        shrink * y_t has unit variance; skip * y_t is the best linear estimate of the velocity; what that leaves of the
+        velocity has standard deviation scale (Karras et al., 2022, https://arxiv.org/abs/2206.00364, for any path).
+        """
+        a, s, da, ds = self.coefficients(t, like)
+        variance = a * a + s * s
+        shrink = variance.rsqrt()
+        return shrink, (a * da + s * ds) / variance, (a * ds - da * s).abs() * shrink
 
     def convert(self, value: Tensor, y_t: Tensor, t: Tensor, *, given: str, wanted: str) -> Tensor:
         """Turn one prediction at (y_t, t) into another.
@@ -217,6 +230,12 @@ class LinearPath(Path):
         """Return (y_t, velocity): the velocity is y - noise at every time."""
         return torch.lerp(noise, y, _expand(t, y)), y - noise
 
+    def preconditioning(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return (shrink, skip, scale); here alpha sigma' - alpha' sigma = -1, and scale is shrink."""
+        odd = 2 * _expand(t, like) - 1
+        shrink = torch.addcmul(odd.new_tensor(0.5), odd, odd, value=0.5).rsqrt()  # t^2 + (1 - t)^2 = (1 + odd^2) / 2
+        return shrink, odd * shrink.square(), shrink
+
 
 class CosinePath(Path):
     """Variance-preserving, cosine: alpha = sin(pi t / 2), sigma = cos(pi t / 2) (Nichol and Dhariwal, 2021)."""
@@ -323,11 +342,14 @@ class VEPath(Path):
 PATHS: dict[str, type[Path]] = {p.name: p for p in (LinearPath, CosinePath, VPPath, VEPath)}
 
 
+@lru_cache
+def _by_name(name: str) -> Path:
+    return PATHS[name]()
+
+
 def get_path(path: str | Path) -> Path:
     """Return the path of that name, or the path itself; `SettingError` where there is none."""
-    if isinstance(path, Path):
-        return path
-    return PATHS[check_choice("path", path, PATHS)]()
+    return path if isinstance(path, Path) else _by_name(check_choice("path", path, PATHS))
 
 
 def path_settings(path: Path) -> dict[str, Any]:

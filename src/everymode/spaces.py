@@ -142,11 +142,11 @@ class ArraySpace(Space):
         _finite(values, "the data", names)
         shape = values.shape[1:]
         axis = cls.channel_axis % len(shape)
-        moved = np.moveaxis(values, axis + 1, -1).reshape(-1, shape[axis])
+        moved = np.moveaxis(values, axis + 1, -1).reshape(math.prod(values.shape) // max(1, shape[axis]), shape[axis])
         shift = moved.mean(axis=0) if len(moved) else np.zeros(shape[axis])
         deviation = np.sqrt(np.mean((moved - shift) ** 2, axis=0)) if len(moved) else np.ones(shape[axis])
         # what floating point leaves of a constant column is no spread
-        constant = deviation <= 1e-9 * np.maximum(np.abs(shift), 1e-12)
+        constant = deviation <= 1e-13 * np.maximum(np.abs(shift), 1e-12)
         scale = np.where(constant | ~(deviation > 0), 1.0, deviation)
         return cls(shape, tuple(map(float, shift)), tuple(map(float, scale)), tuple(names))
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet
 
 from everymode.errors import DataError, unknown_name
 from everymode.spaces import Space, TableSpace, array_space
@@ -28,12 +30,13 @@ def read_table(path: str | Path) -> pd.DataFrame:
         raise DataError(f"there is no file {path}.")
     try:
         if path.suffix in (".csv", ".tsv", ".txt"):
-            frame = pd.read_csv(
-                path,
-                sep="," if path.suffix == ".csv" else None,
-                engine=None if path.suffix == ".csv" else "python",
-            )
+            how: dict[str, Any] = {"sep": ","} if path.suffix == ".csv" else {"sep": None, "engine": "python"}
+            # read as a header, the second of two equal names would become another one
+            names = pd.read_csv(path, header=None, nrows=1, dtype=str, **how).iloc[0].dropna()
+            _refuse_same_names(path, names)
+            frame = pd.read_csv(path, **how)
         elif path.suffix in (".parquet", ".pq"):
+            _refuse_same_names(path, pyarrow.parquet.read_schema(path).names)
             frame = pd.read_parquet(path)
         elif path.suffix == ".npz":
             frame = _read_npz(path)
@@ -42,31 +45,36 @@ def read_table(path: str | Path) -> pd.DataFrame:
     except DataError:
         raise
     except Exception as error:
-        raise DataError(f"{path} cannot be read as a table: {error}") from error
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise DataError(f"{path} cannot be read as a table: {reason}.") from error
     if not len(frame):
         raise DataError(f"{path} has no rows.")
     frame.columns = [str(c) for c in frame.columns]
-    twice = sorted({c for c in frame.columns if list(frame.columns).count(c) > 1})
+    return frame
+
+
+def _refuse_same_names(path: Path, names: Iterable[Any]) -> None:
+    twice = sorted(str(name) for name, times in Counter(names).items() if times > 1)
     if twice:
         raise DataError(f"{path} has columns of the same name: {', '.join(twice)}. Rename them.")
-    return frame
 
 
 def _read_npz(path: Path) -> pd.DataFrame:
     with np.load(path, allow_pickle=False) as arrays:
-        columns: dict[str, np.ndarray] = {}
+        columns: list[tuple[str, np.ndarray]] = []
         for name in arrays.files:
             array = arrays[name]
             if array.ndim == 1:
-                columns[name] = array
+                columns.append((name, array))
             elif array.ndim == 2:
-                columns.update({f"{name}_{i}": array[:, i] for i in range(array.shape[1])})
+                columns += [(f"{name}_{i}", array[:, i]) for i in range(array.shape[1])]
             else:
                 raise DataError(f"array {name!r} has shape {array.shape}; a table takes (rows,) and (rows, k).")
-    lengths = {name: len(column) for name, column in columns.items()}
+    _refuse_same_names(path, (name for name, _ in columns))
+    lengths = {name: len(column) for name, column in columns}
     if len(set(lengths.values())) > 1:
         raise DataError(f"the arrays differ in length: {', '.join(f'{k} {v}' for k, v in lengths.items())}.")
-    return pd.DataFrame(columns)
+    return pd.DataFrame(dict(columns))
 
 
 def pick_columns(frame: pd.DataFrame, names: Sequence[str], what: str) -> list[str]:

@@ -25,7 +25,7 @@ from everymode.training import (
     read_tensors,
     train,
 )
-from everymode.training.flat import FlatParameters
+from everymode.training.flat import FlatAdamW, FlatParameters
 from everymode.training.loop import _Batches, learning_rate_at
 from everymode.training.precision import NEEDED_SPEEDUP, has_bf16
 
@@ -198,22 +198,48 @@ def test_the_time_hastens_the_learning_rate(monkeypatch):
 
 
 @pytest.mark.parametrize("clip", [0.5, None])
-def test_clipping_bounds_the_norm_of_the_gradient(monkeypatch, clip):
-    norms = []
-    step = torch.optim.AdamW.step
+def test_clipping_bounds_the_norm_of_the_gradient(clip):
+    """AdamW's first moment after one step is a tenth of the gradient that it was given."""
+    y, x = line()
+    family = Linear(factor=1000.0)
+    run = train(family, y, x, settings=settings(steps=1, batch_size=20, gradient_clip=clip))
+    firsts = []
+    step = FlatAdamW.step
 
-    def watched(self, *args, **kwargs):
-        norms.append(float(torch.linalg.vector_norm(self.param_groups[0]["params"][0].grad)))
-        return step(self, *args, **kwargs)
+    def watched(self, *args):
+        step(self, *args)
+        firsts.append(self.first.clone())
 
-    monkeypatch.setattr(torch.optim.AdamW, "step", watched)
-    list(train(Linear(factor=1000.0), *line(), settings=settings(steps=10, gradient_clip=clip)))
-    assert len(norms) == 10
-    if clip is None:
-        assert max(norms) > 100
-    else:
-        assert max(norms) <= clip
-        assert norms[0] == pytest.approx(clip, rel=1e-4)  # scaled down, not cut to nothing
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FlatAdamW, "step", watched)
+        list(run)
+    gradient = 10 * firsts[0]
+    own = Linear(factor=1000.0)
+    own.loss(y, x).mean().backward()
+    expected = torch.cat([p.grad.reshape(-1) for p in own.parameters()])
+    norm = float(torch.linalg.vector_norm(expected))
+    assert norm > 1000
+    if clip is not None:
+        expected = expected * clip / norm  # shortened as a whole: its direction stays
+        assert float(torch.linalg.vector_norm(gradient)) <= clip * (1 + 1e-5)
+    torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_the_optimiser_is_adamw(decay):
+    """As torch's own, over steps of changing rates."""
+    generator = new_generator(0)
+    values = torch.randn(7, generator=generator)
+    other = nn.Parameter(values.clone())
+    reference = torch.optim.AdamW([other], weight_decay=decay)
+    own = FlatAdamW(values, weight_decay=decay)
+    for step in range(20):
+        gradient = torch.randn(7, generator=generator)
+        other.grad = gradient.clone()
+        reference.param_groups[0]["lr"] = 0.1 / (1 + step)
+        reference.step()
+        own.step(values, gradient, 0.1 / (1 + step), None)
+    torch.testing.assert_close(values, other.detach(), rtol=1e-5, atol=1e-6)
 
 
 def test_clipping_leaves_small_gradients_alone():
@@ -481,20 +507,39 @@ def test_parameters_stay_views_of_the_flat_tensor():
     x = torch.randn(5, 3, generator=new_generator(0))
     before, names = module(x).detach(), list(module.state_dict())
     parameters = list(module.parameters())
+    trained = parameters[:-1]
     flat = FlatParameters(module)
     assert all(a is b for a, b in zip(module.parameters(), parameters, strict=True))
     assert list(module.state_dict()) == names
     assert torch.equal(module(x).detach(), before)
-    assert flat.values.numel() == sum(p.numel() for p in parameters if p.requires_grad)
-    module(x).square().sum().backward()
-    assert torch.equal(flat.gradient, torch.cat([p.grad.reshape(-1) for p in parameters if p.requires_grad]))
-    with torch.no_grad():
-        flat.values.zero_()
-    assert all((p == 0).all() for p in parameters if p.requires_grad)
+    assert flat.values.numel() == sum(p.numel() for p in trained)
+    for _ in range(2):
+        flat.clear()
+        module(x).square().sum().backward()
+    assert torch.equal(flat.collect(), torch.cat([p.grad.reshape(-1) for p in trained]))
+    expected = torch.autograd.grad(module(x).square().sum(), trained)
+    torch.testing.assert_close(flat.gradient, torch.cat([g.reshape(-1) for g in expected]))
+    flat.set(torch.zeros_like(flat.values))
+    assert all((p == 0).all() for p in trained)
     assert not (parameters[-1] == 0).all()
     with flat.holding(torch.ones_like(flat.values)):
-        assert all((p == 1).all() for p in parameters if p.requires_grad)
-    assert all((p == 0).all() for p in parameters if p.requires_grad)
+        assert all((p == 1).all() for p in trained)
+    assert all((p == 0).all() for p in trained)
+
+
+def test_half_precision_is_a_copy_that_follows():
+    module = linear(3, 4)
+    flat = FlatParameters(module)
+    full = flat.values.clone()
+    flat.use_half()
+    assert {p.dtype for p in module.parameters()} == {torch.bfloat16}
+    assert torch.equal(flat.values, full)  # what the optimiser works on stays whole
+    flat.values.add_(1.0)
+    flat.publish()
+    assert torch.equal(module.weight.detach().reshape(-1), (full + 1)[:12].bfloat16())
+    flat.use_full()
+    assert {p.dtype for p in module.parameters()} == {torch.float32}
+    assert torch.equal(module.weight.detach().reshape(-1), (full + 1)[:12])
 
 
 def test_parameters_are_views_after_training_too():

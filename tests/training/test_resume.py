@@ -38,7 +38,6 @@ from everymode.cli import main
 from everymode.estimator import OneToManyRegressor
 from everymode.training import TrainingSettings
 import torch
-torch.optim.AdamW([torch.zeros(1)])  # what is imported on first use
 real = TrainingSettings.for_rows
 TrainingSettings.for_rows = lambda rows, **given: real(rows, checkpoint_every={CHECKPOINT_EVERY}, **given)
 def kill(): os.kill(os.getpid(), signal.SIGKILL)

@@ -37,9 +37,10 @@ def command(
     """
     from everymode.cli.fitting import fit_run
     from everymode.families import get_family
+    from everymode.inputs import read_target
     from everymode.runs import new_run, write_run
     from everymode.tables import check_finite, read_table, split_targets
-    from everymode.training import Processes, resolve_device
+    from everymode.training import Processes, TrainingSettings, resolve_device
 
     processes = Processes.here(resolve_device(device))
     voice = Voice(json=json and processes.is_main, quiet=quiet or not processes.is_main)
@@ -48,6 +49,16 @@ def command(
     X, Y = split_targets(frame, targets, conditions)
     check_finite(X, str(table))
     check_finite(Y, str(table))
+    # what cannot be trained is refused before there is a run folder
+    read_target(Y, len(X))
+    TrainingSettings.for_rows(
+        len(X),
+        steps=steps,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        max_seconds=max_seconds,
+        precision=precision,
+    )
     settings = {
         "verb": "fit",
         "table": table.name,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -45,7 +45,7 @@ def command(
         raise FileError(f"{out} exists already; choose another name, or --force to overwrite it.")
     model = load(run, device=device)
     settings, data = read_run(run)
-    trained = data[settings["given"]]
+    trained = data.loc[:, settings["given"]]
     if (given is None) == (given_file is None):
         raise DataError(f"say what is known: --given {settings['given'][0]}=..., or --given-file with a table.")
     if given_file is not None:
@@ -75,7 +75,7 @@ def command(
         sys.stdout.write(result.to_csv(index=False))
 
 
-def _holds_text(column: pd.Series) -> bool:
+def _holds_text(column: Any) -> bool:
     from pandas.api.types import is_numeric_dtype
 
     return not is_numeric_dtype(column)  # truth values count as numbers

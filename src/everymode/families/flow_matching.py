@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from everymode.couplings import Coupling, get_coupling
-from everymode.errors import check_choice, check_number
+from everymode.errors import check_bool, check_choice, check_number
 from everymode.families.base import Abilities, Family, mean_over_event, times_like
 from everymode.paths import Path, get_path, path_settings
 from everymode.randomness import Source, normal, stratified
@@ -66,22 +66,23 @@ class FlowMatching(Family):
         steps: int = 16,
     ) -> None:
         super().__init__()
-        self.path, self._path = path, get_path(path)
-        self.coupling, self._coupling = coupling, get_coupling(coupling)
+        self.path, self.coupling, self.solver = path, coupling, solver
+        get_path(path), get_coupling(coupling), get_solver(solver)  # each refuses what it does not know
         self.time_sampling = check_choice("time_sampling", time_sampling, TIME_SAMPLING)
-        self.precondition = precondition
-        self.solver = solver
-        get_solver(solver)
+        self.precondition = check_bool("precondition", precondition)
         self.steps = check_number("steps", steps, 1, 100_000, integer=True)
+
+    @property
+    def _path(self) -> Path:
+        return get_path(self.path)
 
     def settings(self) -> dict[str, Any]:
         """Return the settings, JSON-ready."""
-        solver = get_solver(self.solver).name
         return {
             **self.get_params(),
             "path": path_settings(self._path),
-            "coupling": self._coupling.name,
-            "solver": solver,
+            "coupling": get_coupling(self.coupling).name,
+            "solver": get_solver(self.solver).name,
         }
 
     @property
@@ -100,27 +101,22 @@ class FlowMatching(Family):
         """Return the squared error of the (scaled) velocity of each row, averaged over the event, (batch,)."""
         noise = normal(tuple(y.shape), generator, like=y)
         t = self.times(len(y), y, generator)
-        noise, y, x = self._coupling(noise, y, x)
-        y_t, velocity = self._path.interpolate(y, noise, t)
+        noise, y, x = get_coupling(self.coupling)(noise, y, x)
+        path = self._path
+        y_t, velocity = path.interpolate(y, noise, t)
         embedding = self.encode(x)
         if not self.precondition:
             return mean_over_event((self.network(y_t, t, embedding) - velocity).square())
-        shrink, skip, scale = self._preconditioning(t, y_t)
+        shrink, skip, scale = path.preconditioning(t, y_t)
         wanted = (velocity - skip * y_t) / scale
         return mean_over_event((self.network(shrink * y_t, t, embedding) - wanted).square())
-
-    def _preconditioning(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        a, s, da, ds = self._path.coefficients(t, like)
-        variance = a * a + s * s
-        shrink = variance.rsqrt()
-        return shrink, (a * da + s * ds) / variance, (a * ds - da * s).abs() * shrink
 
     def field(self, y_t: Tensor, t: float | Tensor, embedding: Any) -> Tensor:
         """Return the velocity at (y_t, t) for an embedding of x, (batch, *event)."""
         t = times_like(t, y_t)
         if not self.precondition:
             return self.network(y_t, t, embedding)
-        shrink, skip, scale = self._preconditioning(t, y_t)
+        shrink, skip, scale = self._path.preconditioning(t, y_t)
         return skip * y_t + scale * self.network(shrink * y_t, t, embedding)
 
     def velocity(self, y_t: Tensor, t: Tensor, x: Condition) -> Tensor:

@@ -146,16 +146,21 @@ class _Run:
             hidden = int(getattr(getattr(self.family, "network", None), "width", 0)) or width
             chosen = choose_precision(self.settings.precision, self.device, hidden, self.settings.batch_size)
             self.counters.precision = self.processes.agree(chosen)
-        self.autocast = nullcontext()
+        half = self.counters.precision == "bf16"
+        self.autocast = torch.autocast(self.device.type, torch.bfloat16) if half else nullcontext()
+        self.engage()
+
+    def engage(self) -> None:
+        """Let the module compute in the chosen precision."""
         if self.counters.precision == "bf16":
-            self.autocast = torch.autocast(self.device.type, torch.bfloat16)
             for state in self.parts:
                 state.flat.use_half()
 
     def release(self) -> None:
         """Give the module its parameters back in full precision."""
-        for state in self.parts:
-            state.flat.use_full()
+        if self.counters.precision == "bf16":
+            for state in self.parts:
+                state.flat.use_full()
 
     def step(self, index: int, share_done: float) -> None:
         """Make one step of part `index` on the batch of this step."""
@@ -325,6 +330,7 @@ def _train_stage(
             )
         if finished is not None and finished != "interrupted":
             run.keep_best(indices)
+        run.release()  # whoever gets the report may look at the model
         yield Progress(
             counters.step,
             settings.steps,
@@ -336,4 +342,5 @@ def _train_stage(
             counters.precision,
             finished,
         )
+        run.engage()
     return finished

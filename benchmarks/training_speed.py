@@ -1,0 +1,129 @@
+"""Steps per second of our training loop against torchcfm's own two-dimensional example loop, in one process.
+
+Same network, batch, data and number of steps. Two peers: `torchcfm` draws its batches from data in memory, as we do;
+`torchcfm_as_published` also draws them anew in every step with torchcfm's own samplers, as its example does. Ours runs
+as its defaults would: warm-up, cosine, clipping, an average of the weights, precision by measurement. After the same
+number of steps, the held-out loss of both is the plain squared error of the velocity on the same noise and times.
+
+Needs the extra `benchmarks`. Usage: python benchmarks/training_speed.py [--quick]
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+
+import torch
+from peers import NOTHING, UNIT, PeerNetwork, interleave, moons, ratio, timed, write
+
+from everymode.families import FlowMatching
+from everymode.randomness import seeded
+from everymode.training import Progress, TrainingSettings, train
+
+SIZES = ((64, 256), (256, 256), (512, 1024))
+STEPS = {64: 6000, 256: 3000, 512: 1000}
+ROWS = 20_000
+
+
+def peer_loop(width: int, batch: int, data: torch.Tensor, samplers: tuple | None) -> tuple[torch.nn.Module, Callable]:
+    """Return (network, a function that makes n steps of torchcfm's example loop)."""
+    from torchcfm.conditional_flow_matching import ConditionalFlowMatcher
+
+    with seeded(0):
+        network = PeerNetwork(width).mlp
+    optimizer = torch.optim.Adam(network.parameters())
+    matcher = ConditionalFlowMatcher(sigma=0.0)
+
+    def steps(n: int) -> None:
+        for _ in range(n):
+            optimizer.zero_grad()
+            if samplers is None:
+                x1 = data[torch.randint(0, len(data), (batch,))]
+                x0 = torch.randn_like(x1)
+            else:
+                x0, x1 = samplers[0](batch), samplers[1](batch)
+            t, xt, ut = matcher.sample_location_and_conditional_flow(x0, x1)
+            vt = network(torch.cat([xt, t[:, None]], dim=-1))
+            loss = torch.mean((vt - ut) ** 2)
+            loss.backward()
+            optimizer.step()
+
+    return network, steps
+
+
+def our_loop(width: int, batch: int, data: torch.Tensor, steps: int) -> tuple[FlowMatching, Iterator[Progress]]:
+    """Return (family, our training loop), with the peer's network in it."""
+    family = FlowMatching().build(UNIT, NOTHING, network=lambda shape, embedding: PeerNetwork(width), width=width)
+    family.encoder = torch.nn.Identity()  # the peer's network has no condition to encode
+    settings = TrainingSettings(steps=steps, batch_size=batch, validate_every=steps)
+    return family, train(family, data, torch.zeros(len(data), 0), settings=settings)
+
+
+def held_out_loss(velocity: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> float:
+    """Return the squared error of a velocity on fresh data, with the same noise and times for all."""
+    y = moons(50_000, seed=1)
+    generator = torch.Generator().manual_seed(2)
+    noise, t = torch.randn(y.shape, generator=generator), torch.rand(len(y), generator=generator)
+    with torch.inference_mode():
+        return float((velocity(torch.lerp(noise, y, t[:, None]), t) - (y - noise)).square().mean())
+
+
+def measure(width: int, batch: int, threads: int, quick: bool) -> dict:
+    """Return the rates, ratios and losses of one size."""
+    torch.set_num_threads(threads)
+    data = moons(ROWS, seed=0)
+    steps = STEPS[width] // (20 if quick else 1)
+    chunk = max(10, steps // 100)  # our loop reports this often
+    network, peer_steps = peer_loop(width, batch, data, None)
+    family, ours = our_loop(width, batch, data, steps)
+    last: list[Progress] = []
+
+    def our_chunk() -> float:
+        return timed(lambda: last.append(next(ours)), chunk)
+
+    rates = interleave({"everymode": our_chunk, "torchcfm": lambda: timed(lambda: peer_steps(chunk), chunk)}, steps // chunk)
+    last.extend(ours)  # what is left of the run
+    del rates["everymode"][:2], rates["torchcfm"][:2]  # warming up
+    losses = {
+        "everymode": held_out_loss(lambda y, t: family.velocity(y, t, torch.zeros(len(y), 0))),
+        "torchcfm": held_out_loss(lambda y, t: network(torch.cat([y, t[:, None]], dim=-1))),
+    }
+    found = {
+        "width": width,
+        "batch": batch,
+        "threads": threads,
+        "steps": steps,
+        "precision": last[-1].precision,
+        "steps_per_second": {name: round(sorted(values)[len(values) // 2], 1) for name, values in rates.items()},
+        "ratio": ratio(rates, "everymode", "torchcfm"),
+        "held_out_loss": {name: round(loss, 5) for name, loss in losses.items()},
+    }
+    try:
+        from torchcfm.utils import sample_8gaussians, sample_moons
+    except ImportError:
+        return found
+    _, published = peer_loop(width, batch, data, (sample_8gaussians, sample_moons))
+    few = 5 if quick else 20
+    rate = max(timed(lambda: published(few), few) for _ in range(3))
+    found["torchcfm_as_published"] = {
+        "steps_per_second": round(rate, 1),
+        "ratio": round(found["steps_per_second"]["everymode"] / rate, 1),
+    }
+    return found
+
+
+def main() -> None:
+    warnings.simplefilter("ignore")  # the peer's
+    quick = "--quick" in sys.argv
+    rows = [measure(*size, threads, quick) for size in SIZES for threads in (1, 2)]
+    best = []
+    for width, batch in SIZES:
+        ours = max(r["steps_per_second"]["everymode"] for r in rows if r["width"] == width)
+        peer = max(r["steps_per_second"]["torchcfm"] for r in rows if r["width"] == width)
+        best.append({"width": width, "batch": batch, "everymode": ours, "torchcfm": peer, "ratio": round(ours / peer, 2)})
+    write("training_speed_quick" if quick else "training_speed", {"seed": 0, "each_at_its_best_threads": best, "rows": rows})
+
+
+if __name__ == "__main__":
+    main()
