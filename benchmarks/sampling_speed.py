@@ -16,9 +16,9 @@ import sys
 
 import numpy as np
 import torch
-from peers import interleave, ratio, timed, write
 
 import everymode as em
+from peers import interleave, ratio, timed, write
 
 STEPS = 32
 SIZES = ((200, 100), (20, 5000), (2000, 100))  # rows, draws

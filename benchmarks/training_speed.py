@@ -15,11 +15,11 @@ import warnings
 from collections.abc import Callable, Iterator
 
 import torch
-from peers import NOTHING, UNIT, PeerNetwork, interleave, moons, ratio, timed, write
 
 from everymode.families import FlowMatching
 from everymode.randomness import seeded
 from everymode.training import Progress, TrainingSettings, train
+from peers import NOTHING, UNIT, PeerNetwork, interleave, moons, ratio, timed, write
 
 SIZES = ((64, 256), (256, 256), (512, 1024))
 STEPS = {64: 6000, 256: 3000, 512: 1000}
@@ -82,7 +82,9 @@ def measure(width: int, batch: int, threads: int, quick: bool) -> dict:
     def our_chunk() -> float:
         return timed(lambda: last.append(next(ours)), chunk)
 
-    rates = interleave({"everymode": our_chunk, "torchcfm": lambda: timed(lambda: peer_steps(chunk), chunk)}, steps // chunk)
+    rates = interleave(
+        {"everymode": our_chunk, "torchcfm": lambda: timed(lambda: peer_steps(chunk), chunk)}, steps // chunk
+    )
     last.extend(ours)  # what is left of the run
     del rates["everymode"][:2], rates["torchcfm"][:2]  # warming up
     losses = {
@@ -121,8 +123,13 @@ def main() -> None:
     for width, batch in SIZES:
         ours = max(r["steps_per_second"]["everymode"] for r in rows if r["width"] == width)
         peer = max(r["steps_per_second"]["torchcfm"] for r in rows if r["width"] == width)
-        best.append({"width": width, "batch": batch, "everymode": ours, "torchcfm": peer, "ratio": round(ours / peer, 2)})
-    write("training_speed_quick" if quick else "training_speed", {"seed": 0, "each_at_its_best_threads": best, "rows": rows})
+        best.append(
+            {"width": width, "batch": batch, "everymode": ours, "torchcfm": peer, "ratio": round(ours / peer, 2)}
+        )
+    write(
+        "training_speed_quick" if quick else "training_speed",
+        {"seed": 0, "each_at_its_best_threads": best, "rows": rows},
+    )
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -109,11 +110,16 @@ def uniform(shape: tuple[int, ...], source: Source, *, like: Tensor) -> Tensor:
     return _draw("uniform", tuple(shape), source, like.device, like.dtype)
 
 
+@lru_cache(maxsize=16)
+def _strata(batch: int, rank: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    return torch.arange(rank * batch, (rank + 1) * batch, device=device, dtype=dtype)
+
+
 def stratified(batch: int, source: Source, *, like: Tensor) -> Tensor:
     """Return draws (batch,) uniform on [0, 1), one in each of as many equal strata as the (whole) batch has rows."""
     world, rank = (source.world, source.rank) if isinstance(source, Shard) else (1, 0)
-    strata = torch.arange(rank * batch, (rank + 1) * batch, device=like.device, dtype=like.dtype)
-    return (strata + uniform((batch,), source, like=like)) / (batch * world)
+    strata = _strata(batch, rank, like.device, like.dtype)
+    return (strata + uniform((batch,), source, like=like)).div_(batch * world)
 
 
 def rademacher(shape: tuple[int, ...], source: Source, *, like: Tensor) -> Tensor:

@@ -52,8 +52,12 @@ def count_rows(x: Condition) -> int:
 def take_rows(x: Condition, index: Tensor | slice) -> Condition:
     """Return the rows of x at `index`."""
     if isinstance(x, dict):
-        return {key: value[index] for key, value in x.items()}
-    return x[index]
+        return {key: _take(value, index) for key, value in x.items()}
+    return _take(x, index)
+
+
+def _take(values: Tensor, index: Tensor | slice) -> Tensor:
+    return values[index] if isinstance(index, slice) else values.index_select(0, index)
 
 
 def repeat_rows(x: Condition, n: int) -> Condition:

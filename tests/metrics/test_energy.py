@@ -14,9 +14,7 @@ def brute_force(y, draws):
 def test_equals_brute_force():
     rng = np.random.default_rng(0)
     y, draws = rng.normal(size=(6, 3)), rng.normal(size=(6, 9, 3))
-    np.testing.assert_allclose(
-        energy_scores(y, draws), [brute_force(a, b) for a, b in zip(y, draws, strict=True)]
-    )
+    np.testing.assert_allclose(energy_scores(y, draws), [brute_force(a, b) for a, b in zip(y, draws, strict=True)])
 
 
 def test_equals_a_value_found_by_hand():

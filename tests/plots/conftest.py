@@ -102,10 +102,7 @@ def table():
 
     def valid(values):
         return np.stack(
-            [
-                (np.abs(v - branches(x)[0].T).min(axis=1) < 3 * spread)
-                for x, v in zip(probes, values, strict=True)
-            ]
+            [(np.abs(v - branches(x)[0].T).min(axis=1) < 3 * spread) for x, v in zip(probes, values, strict=True)]
         )
 
     seen = random.random(700)
@@ -120,7 +117,5 @@ def table():
         draws={"mse": average, "flow_matching": draws},
         valid={"mse": valid(average), "flow_matching": valid(draws)},
         modes=[branches(x) for x in probes],
-        motion={
-            "flow_matching": motion(centres, weights, 600, np.linspace(-4, 5, 31)[:, None], probes[36:37])
-        },
+        motion={"flow_matching": motion(centres, weights, 600, np.linspace(-4, 5, 31)[:, None], probes[36:37])},
     )

@@ -89,12 +89,7 @@ def test_the_regressor_is_named_as_the_average_and_its_validity_told(fork):
 def test_bands_leave_the_gap_between_two_modes_empty(table):
     axes = plots.draw("bands", table).axes[0]
     x, gap = 0.6, 1.0  # the branches are at -0.8 and 2.56
-    pieces = [
-        path
-        for group in axes.collections
-        for path in group.get_paths()
-        if len(np.asarray(path.vertices)) >= 4
-    ]
+    pieces = [path for group in axes.collections for path in group.get_paths() if len(np.asarray(path.vertices)) >= 4]
     assert not any(path.contains_point((x, gap)) for path in pieces)
     assert any(path.contains_point((x, -0.8)) for path in pieces)
     assert any(path.contains_point((x, 2.56)) for path in pieces)

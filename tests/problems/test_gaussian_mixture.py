@@ -29,9 +29,7 @@ def test_mean_and_covariance_by_quadrature(mixture):
     p = np.exp(mixture.log_density(points)) * size
     np.testing.assert_allclose(np.einsum("ij,ijd->d", p, points), mixture.mean(), atol=1e-6)
     centred = points - mixture.mean()
-    np.testing.assert_allclose(
-        np.einsum("ij,ijd,ije->de", p, centred, centred), mixture.covariance(), atol=1e-6
-    )
+    np.testing.assert_allclose(np.einsum("ij,ijd,ije->de", p, centred, centred), mixture.covariance(), atol=1e-6)
 
 
 def test_samples_have_the_mean_and_covariance(mixture):
@@ -52,8 +50,7 @@ def test_expected_data_obeys_tweedie(mixture, alpha, sigma):
     h = 1e-5
     score = np.stack(
         [
-            (mixture.log_density_at(y_t + e, alpha, sigma) - mixture.log_density_at(y_t - e, alpha, sigma))
-            / (2 * h)
+            (mixture.log_density_at(y_t + e, alpha, sigma) - mixture.log_density_at(y_t - e, alpha, sigma)) / (2 * h)
             for e in h * np.eye(2)
         ],
         axis=-1,

@@ -37,9 +37,7 @@ def test_inverse_kinematics_refuses_what_it_cannot_know():
 
 def test_sine_fold_has_one_two_or_three_answers():
     fold = problems.get("sine_fold")
-    names = [
-        [fold.mode_names[i] for i in np.sort(m.labels)] for m in fold.modes([[0.1], [0.36], [0.5], [0.9]])
-    ]
+    names = [[fold.mode_names[i] for i in np.sort(m.labels)] for m in fold.modes([[0.1], [0.36], [0.5], [0.9]])]
     assert names == [["low"], ["low", "high"], ["low", "middle", "high"], ["high"]]
 
 
@@ -64,9 +62,7 @@ def test_sine_fold_density_is_as_accurate_as_it_says(x):
     def noise(y):
         return np.exp(-((x - y - 0.3 * np.sin(2 * np.pi * y)) ** 2) / (2 * 0.03**2))
 
-    total, _ = integrate.quad(
-        noise, 0, 1, points=[0.05, 0.2, 0.5, 0.8, 0.95], epsabs=0, epsrel=1e-10, limit=500
-    )
+    total, _ = integrate.quad(noise, 0, 1, points=[0.05, 0.2, 0.5, 0.8, 0.95], epsabs=0, epsrel=1e-10, limit=500)
     place = 0.02 if x < 0.1 else 0.15 if x < 0.4 else 0.5 if x < 1 else 0.98
     log_p = fold.log_density([[x]], [[[place]]])[0, 0]
     assert log_p == pytest.approx(np.log(noise(place) / total), abs=1e-4)
@@ -101,9 +97,7 @@ def test_turning_x_turns_the_moons_and_the_grid():
         problem, angle = problems.get(name), 0.6
         y = problem.sample_given([[0.0]], 50, 0)
         rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        np.testing.assert_allclose(
-            problem.log_density([[0.0]], y), problem.log_density([[angle]], y @ rotation.T)
-        )
+        np.testing.assert_allclose(problem.log_density([[0.0]], y), problem.log_density([[angle]], y @ rotation.T))
 
 
 def test_mixtures_give_their_components():

@@ -238,7 +238,7 @@ class Family(nn.Module):
 
 def mean_over_event(errors: Tensor) -> Tensor:
     """Return the mean of (batch, *event) over the event, (batch,)."""
-    return errors.flatten(1).mean(dim=1) if errors.ndim > 1 else errors
+    return errors.mean(dim=tuple(range(1, errors.ndim))) if errors.ndim > 1 else errors
 
 
 def times_like(t: float | Tensor, like: Tensor) -> Tensor:

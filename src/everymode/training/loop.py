@@ -169,7 +169,7 @@ class _Run:
         self.generator.manual_seed(mix(settings.seed, _LOSS, counters.step, index))
         state.flat.clear()
         with self.autocast:
-            losses = state.part.loss(self.y[rows], take_rows(self.x, rows), generator=self.source)
+            losses = state.part.loss(self.y.index_select(0, rows), take_rows(self.x, rows), generator=self.source)
         loss = losses.mean()
         loss.backward()
         gradient = self.processes.average_(state.flat.collect())
