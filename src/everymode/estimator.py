@@ -192,11 +192,9 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
             resume=resume,
             interrupted=interrupted or (lambda: False),
         )
-        history: list[dict[str, float | None]] = []
         last: Progress | None = None
         for report in run:
             last = report
-            history.append({"step": report.step, "loss": report.loss, "held_out_loss": report.held_out_loss})
             if progress is not None:
                 progress(report)
         if last is None:  # a resumed run that was over already
@@ -209,7 +207,7 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
                 stacklevel=2,
             )
         self.family_ = built.eval()
-        self.history_, self.n_steps_, self.stopped_ = history, last.step, last.finished
+        self.history_, self.n_steps_, self.stopped_ = last.history, last.step, last.finished
         self.fit_seconds_, self.precision_ = last.seconds, last.precision
         self.sample_seed_ = mix(seed, _SAMPLE)
         self.width_ = width
@@ -276,6 +274,7 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
             y: their true answers.
             sample_weight: weights of the rows.
         """
+        check_is_fitted(self, "family_")
         frame = as_frame(y)
         truth = np.asarray(y if frame is None else frame, dtype=np.float64).reshape(count_of(X), -1)
         draws = self.sample(X, 64 if self.family_.abilities.several else 1)

@@ -26,8 +26,8 @@ from everymode.training import (
     train,
 )
 from everymode.training.flat import FlatAdamW, FlatParameters
-from everymode.training.loop import _Batches, learning_rate_at
 from everymode.training.precision import NEEDED_SPEEDUP, has_bf16
+from everymode.training.run import Batches, learning_rate_at
 
 CPU = torch.device("cpu")
 
@@ -93,7 +93,7 @@ def test_rows_that_disagree_are_refused():
 @pytest.mark.parametrize(("rows", "batch"), [(20, 5), (20, 8), (7, 16), (1, 3), (32, 32)])
 def test_every_row_is_seen_once_an_epoch(rows, batch):
     """Batches are consecutive slices of one random order after another; a batch may lie across two of them."""
-    batches = _Batches(rows, batch, seed=3, device=CPU)
+    batches = Batches(rows, batch, seed=3, device=CPU)
     epochs = 4
     steps = math.ceil(epochs * rows / batch)
     drawn = torch.cat([batches.index(step, 0, 1) for step in range(steps)])
@@ -107,15 +107,15 @@ def test_every_row_is_seen_once_an_epoch(rows, batch):
 
 def test_batches_are_a_function_of_the_step_alone():
     rows, batch = 13, 8
-    forward, other = (_Batches(rows, batch, seed=5, device=CPU) for _ in range(2))
+    forward, other = (Batches(rows, batch, seed=5, device=CPU) for _ in range(2))
     in_order = [forward.index(step, 0, 1).tolist() for step in range(12)]
     assert [other.index(step, 0, 1).tolist() for step in reversed(range(12))] == in_order[::-1]
-    assert _Batches(rows, batch, seed=6, device=CPU).index(0, 0, 1).tolist() != in_order[0]
+    assert Batches(rows, batch, seed=6, device=CPU).index(0, 0, 1).tolist() != in_order[0]
 
 
 @pytest.mark.parametrize("world", [2, 4])
 def test_processes_share_the_batch_of_one(world):
-    batches = _Batches(11, 8, seed=5, device=CPU)
+    batches = Batches(11, 8, seed=5, device=CPU)
     for step in range(6):
         shares = [batches.index(step, rank, world) for rank in range(world)]
         assert [len(share) for share in shares] == [8 // world] * world
@@ -143,7 +143,7 @@ def test_the_average_equals_a_hand_computation():
     own = Linear()
     optimizer = torch.optim.AdamW(own.parameters(), lr=0.0, weight_decay=0.01)
     averages = [p.detach().clone() for p in own.parameters()]
-    batches = _Batches(20, 8, seed=4, device=CPU)
+    batches = Batches(20, 8, seed=4, device=CPU)
     for step in range(25):
         optimizer.param_groups[0]["lr"] = learning_rate_at(step / 25, chosen)
         rows = batches.index(step, 0, 1)
@@ -188,7 +188,7 @@ def test_the_time_hastens_the_learning_rate(monkeypatch):
     monkeypatch.setattr("everymode.training.loop.time.perf_counter", lambda: next(clock))
     rates = []
     monkeypatch.setattr(
-        "everymode.training.loop.learning_rate_at", lambda p, s: rates.append(p) or learning_rate_at(p, s)
+        "everymode.training.run.learning_rate_at", lambda p, s: rates.append(p) or learning_rate_at(p, s)
     )
     last = list(train(Linear(), *line(), settings=settings(steps=10**6, max_seconds=4.0)))[-1]
     assert last.finished == "time limit"
@@ -456,7 +456,7 @@ def test_stages_follow_one_another_and_share_the_steps():
 def test_each_stage_has_a_schedule_of_its_own(monkeypatch):
     rates = []
     monkeypatch.setattr(
-        "everymode.training.loop.learning_rate_at", lambda p, s: rates.append(learning_rate_at(p, s)) or rates[-1]
+        "everymode.training.run.learning_rate_at", lambda p, s: rates.append(learning_rate_at(p, s)) or rates[-1]
     )
     list(train(Stages(), *line(), settings=settings(steps=80)))
     assert rates[:40] == rates[40:]

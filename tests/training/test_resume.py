@@ -218,7 +218,7 @@ def test_kill_while_a_checkpoint_is_written(server, table, whole, tmp_path, call
     """Just before the file is flushed to disk, and just before it takes its name."""
     out = tmp_path / "run"
     before = f"""
-import everymode.training.loop as loop, everymode.files as files
+import everymode.training.run as loop, everymode.files as files
 count = 0
 save, true = loop.save_state, files.os.{call}
 def deadly(*a, **k):

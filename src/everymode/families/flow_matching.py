@@ -67,7 +67,9 @@ class FlowMatching(Family):
     ) -> None:
         super().__init__()
         self.path, self.coupling, self.solver = path, coupling, solver
-        get_path(path), get_coupling(coupling), get_solver(solver)  # each refuses what it does not know
+        get_path(path)  # each of the three refuses what it does not know
+        get_coupling(coupling)
+        get_solver(solver)
         self.time_sampling = check_choice("time_sampling", time_sampling, TIME_SAMPLING)
         self.precondition = check_bool("precondition", precondition)
         self.steps = check_number("steps", steps, 1, 100_000, integer=True)

@@ -1,9 +1,10 @@
 """Training: the loop, its settings, the average of the weights, checkpoints."""
 
 from everymode.training.checkpoint import read_tensors, write_tensors
-from everymode.training.loop import STATE_FILE, Progress, train
+from everymode.training.loop import Progress, train
 from everymode.training.precision import bf16_speedup, choose_precision
 from everymode.training.processes import Processes, resolve_device
+from everymode.training.run import STATE_FILE
 from everymode.training.settings import TrainingSettings, default_width
 
 __all__ = [

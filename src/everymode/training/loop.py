@@ -1,16 +1,10 @@
-"""The training loop: `for progress in train(...)`. It prints nothing; whoever calls it draws the bar.
-
-Data that fits stays on the device, and a batch is an index. Every part's parameters are one tensor (see `flat`), so the
-optimiser, the average, the clipping and the exchange between processes are one call each. No value is read back
-from the device between two reports.
-"""
+"""The training loop: `for progress in train(...)`. It prints nothing; whoever calls it draws the bar."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,19 +12,12 @@ import torch
 from torch import Tensor
 
 from everymode.errors import DataError, SettingError
-from everymode.families.base import Family, Part
-from everymode.randomness import Shard, Source, mix
-from everymode.spaces import Condition, count_rows, place, take_rows
-from everymode.training.precision import choose_precision
-from everymode.training.processes import Processes
+from everymode.families.base import Family
+from everymode.spaces import Condition, count_rows
+from everymode.training.run import Run
 from everymode.training.settings import TrainingSettings
-from everymode.training.state import Counters, PartState, load_state, save_state
 
-__all__ = ["STATE_FILE", "Progress", "train"]
-
-STATE_FILE = "training.safetensors"
-_BATCHES, _LOSS, _HELD_OUT = 1, 2, 3  # streams of randomness
-_HELD_OUT_ROWS = 2048  # held-out rows are repeated up to about so many, each with noise of its own
+__all__ = ["Progress", "train"]
 
 
 @dataclass(frozen=True)
@@ -43,8 +30,9 @@ class Progress:
         held_out_loss: of the averaged weights, where this report looked at the held-out rows.
         best_loss: the lowest held-out loss so far; None without held-out rows.
         best_step: its step.
-        seconds: spent so far.
+        seconds: spent so far, over all sittings.
         precision: 'float32' or 'bf16'.
+        history: step, loss and held_out_loss of every finite report so far, over all sittings.
         finished: why the run is over: 'completed', 'early stopping', 'time limit', 'interrupted' or 'diverged'.
     """
 
@@ -56,162 +44,8 @@ class Progress:
     best_step: int
     seconds: float
     precision: str
+    history: list[dict[str, float | None]]
     finished: str | None = None
-
-
-class _Batches:
-    """Row indices of step k: consecutive slices of one random order of the rows after another."""
-
-    def __init__(self, rows: int, batch_size: int, seed: int, device: torch.device) -> None:
-        self.rows, self.batch_size, self.seed, self.device = rows, batch_size, seed, device
-        self._orders: dict[int, Tensor] = {}
-
-    def _order(self, epoch: int) -> Tensor:
-        if epoch not in self._orders:
-            generator = torch.Generator().manual_seed(mix(self.seed, _BATCHES, epoch))
-            self._orders = {e: o for e, o in self._orders.items() if e == epoch - 1}
-            self._orders[epoch] = torch.randperm(self.rows, generator=generator).to(self.device)
-        return self._orders[epoch]
-
-    def index(self, step: int, rank: int, world: int) -> Tensor:
-        """Return the rows (batch_size / world,) of this process at `step`."""
-        local = self.batch_size // world
-        start = step * self.batch_size + rank * local
-        pieces: list[Tensor] = []
-        while local:
-            epoch, offset = divmod(start, self.rows)
-            piece = self._order(epoch)[offset : offset + local]
-            pieces.append(piece)
-            start, local = start + len(piece), local - len(piece)
-        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
-
-
-def learning_rate_at(progress: float, settings: TrainingSettings) -> float:
-    """Return the learning rate after a share `progress` of the run: a linear warm-up, then half a cosine."""
-    peak = settings.learning_rate
-    if progress < settings.warmup:
-        return peak * max(progress, 1e-3) / settings.warmup
-    fraction = (progress - settings.warmup) / max(1e-12, 1 - settings.warmup)
-    low = settings.final_learning_rate
-    return peak * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * min(1.0, fraction))))
-
-
-def _stages(parts: list[Part], steps: int) -> list[tuple[list[int], int]]:
-    """Return, for each stage, the indices of its parts and the step at which it ends."""
-    stages = sorted({p.stage for p in parts})
-    shares = [max(p.share for p in parts if p.stage == s) for s in stages]
-    ends = [round(steps * sum(shares[: i + 1]) / sum(shares)) for i in range(len(stages))]
-    return [([i for i, p in enumerate(parts) if p.stage == s], end) for s, end in zip(stages, ends, strict=True)]
-
-
-class _Run:
-    """One call of `train`: the data, the parts and the counters."""
-
-    def __init__(
-        self,
-        family: Family,
-        data: tuple[Tensor, Condition],
-        held_out: tuple[Tensor, Condition] | None,
-        settings: TrainingSettings,
-        device: torch.device,
-        folder: Path | None,
-    ) -> None:
-        self.family, self.settings, self.device, self.folder = family.to(device), settings, device, folder
-        self.processes = Processes.here(device)
-        if settings.batch_size % self.processes.world:
-            raise SettingError(
-                f"batch_size={settings.batch_size} does not divide over {self.processes.world} processes."
-            )
-        self.y, self.x = data[0].to(device), place(data[1], device)
-        self.held_out = None if held_out is None else (held_out[0].to(device), place(held_out[1], device))
-        declared = family.parts()
-        self.parts = [PartState(p, weight_decay=settings.weight_decay) for p in declared]
-        self.stages = _stages(declared, settings.steps)
-        self.counters = Counters()
-        self.batches = _Batches(len(self.y), settings.batch_size, settings.seed, device)
-        self.generator = torch.Generator(device=device)
-        world = self.processes.world
-        self.source: Source = self.generator if world == 1 else Shard(self.generator, self.processes.rank, world)
-        steps = settings.steps
-        self.ema = settings.ema if settings.ema is not None else 1 - 1 / min(2000, max(10, steps / 30))
-        self.report_every = min(settings.validate_every, max(10, steps // 100))
-        if settings.compile:
-            for child in family.children():
-                child.compile()
-
-    def prepare(self) -> None:
-        """Choose the precision, unless a resumed run brought its choice along."""
-        if not self.counters.precision:
-            width = max((getattr(m, "out_features", 0) for m in self.family.modules()), default=0)
-            hidden = int(getattr(getattr(self.family, "network", None), "width", 0)) or width
-            chosen = choose_precision(self.settings.precision, self.device, hidden, self.settings.batch_size)
-            self.counters.precision = self.processes.agree(chosen)
-        half = self.counters.precision == "bf16"
-        self.autocast = torch.autocast(self.device.type, torch.bfloat16) if half else nullcontext()
-        self.engage()
-
-    def engage(self) -> None:
-        """Let the module compute in the chosen precision."""
-        if self.counters.precision == "bf16":
-            for state in self.parts:
-                state.flat.use_half()
-
-    def release(self) -> None:
-        """Give the module its parameters back in full precision."""
-        if self.counters.precision == "bf16":
-            for state in self.parts:
-                state.flat.use_full()
-
-    def step(self, index: int, share_done: float) -> None:
-        """Make one step of part `index` on the batch of this step."""
-        state, settings, counters = self.parts[index], self.settings, self.counters
-        rows = self.batches.index(counters.step, self.processes.rank, self.processes.world)
-        self.generator.manual_seed(mix(settings.seed, _LOSS, counters.step, index))
-        state.flat.clear()
-        with self.autocast:
-            losses = state.part.loss(self.y.index_select(0, rows), take_rows(self.x, rows), generator=self.source)
-        loss = losses.mean()
-        loss.backward()
-        gradient = self.processes.average_(state.flat.collect())
-        state.optimizer.step(
-            state.flat.values, gradient, learning_rate_at(share_done, settings), settings.gradient_clip
-        )
-        state.flat.publish()
-        warm = (1 + counters.step) / (10 + counters.step)
-        state.average.lerp_(state.flat.values, 1 - min(self.ema, warm))
-        state.running_loss += loss.detach()
-
-    @torch.no_grad()
-    def look(self, indices: list[int]) -> float:
-        """Return the held-out loss of the averaged weights, always with the same noise."""
-        if self.held_out is None:
-            raise SettingError("there are no held-out rows to look at.")
-        y, x = self.held_out
-        repeats = max(1, _HELD_OUT_ROWS // len(y))
-        total, count = 0.0, 0
-        for index in indices:
-            state = self.parts[index]
-            generator = torch.Generator(device=self.device).manual_seed(mix(self.settings.seed, _HELD_OUT, index))
-            with state.flat.holding(state.average), self.autocast:
-                for _ in range(repeats):
-                    for start in range(0, len(y), 8192):
-                        rows = slice(start, start + 8192)
-                        losses = state.part.loss(y[rows], take_rows(x, rows), generator=generator)
-                        total += float(losses.double().sum())
-                        count += len(losses) if index == indices[0] else 0
-        return self.processes.agree(total / count)
-
-    def save(self) -> None:
-        """Write the training state, on the main process."""
-        if self.folder is not None and self.processes.is_main:
-            save_state(self.folder / STATE_FILE, self.parts, self.counters)
-
-    def keep_best(self, indices: list[int]) -> None:
-        """Let the model hold what is kept of these parts: the best average, or the last where nothing was held out."""
-        for index in indices:
-            state = self.parts[index]
-            kept = state.best if self.held_out is not None and self.counters.best_loss is not None else state.average
-            state.flat.set(kept)
 
 
 def train(
@@ -240,7 +74,8 @@ def train(
         device: where; under a launcher of several processes, each one's own.
         folder: where the training state is written; nowhere if None.
         resume: whether to go on from the state in `folder`, if there is one.
-        interrupted: asked after every step; if true the state is written and the run ends.
+        interrupted: asked after every step, under several processes at every report; if true the state is written
+            and the run ends.
 
     Raises:
         DataError: y and x differ in rows, or there are none.
@@ -251,17 +86,17 @@ def train(
         raise DataError(f"y has {len(y)} rows and x has {count_rows(x)}.")
     if not len(y):
         raise DataError("there are no rows to train on.")
-    run = _Run(family, (y, x), held_out, settings, torch.device(device), None if folder is None else Path(folder))
-    if resume and run.folder is not None and (run.folder / STATE_FILE).exists():
-        run.counters = load_state(run.folder / STATE_FILE, run.parts)
+    run = Run(family, (y, x), held_out, settings, torch.device(device), None if folder is None else Path(folder))
+    if resume:
+        run.load()
     run.prepare()
     was_training = family.training
     family.train()
     try:
         for stage in range(run.counters.stage, len(run.stages)):
             if stage > run.counters.stage:
-                run.counters.stage, run.counters.best_loss, run.counters.looks_without_gain = stage, None, 0
-            finished = yield from _train_stage(run, *run.stages[stage], interrupted)
+                run.counters.next_stage()
+            finished = yield from _Stage(run, *run.stages[stage]).train(interrupted)
             if finished in ("interrupted", "diverged"):
                 break
     finally:
@@ -269,78 +104,139 @@ def train(
         family.train(was_training)
 
 
-def _train_stage(
-    run: _Run, indices: list[int], end: int, interrupted: Callable[[], bool]
-) -> Iterator[Progress]:  # returns why it ended
-    settings, counters = run.settings, run.counters
-    before, started = counters.seconds, time.perf_counter()
-    last_report = counters.history[-1]["step"] if counters.history else 0
-    finished: str | None = None if counters.step < end else "completed"
-    alone = run.processes.world == 1
-    while finished is None:
-        counters.seconds = before + time.perf_counter() - started
-        late = counters.seconds / settings.max_seconds if settings.max_seconds else 0.0
-        for index in indices:
-            run.step(index, min(1.0, max(counters.step / settings.steps, late if alone else 0.0)))
+class _Stage:
+    """One stage of a run: steps, and now and then a look, a checkpoint and a report.
+
+    Each stage has a learning-rate schedule of its own, and the stages share the seconds as they share the steps.
+    """
+
+    def __init__(self, run: Run, indices: list[int], end: int) -> None:
+        self.run, self.indices, self.end = run, indices, end
+        self.settings, self.counters = run.settings, run.counters
+        seconds = self.settings.max_seconds
+        self.limit = math.inf if seconds is None else seconds * end / self.settings.steps
+        self.alone = run.processes.world == 1
+        self.before, self.started = self.counters.seconds, time.perf_counter()
+        history = self.counters.history
+        self.last_report = int(history[-1]["step"] or 0) if history else 0
+
+    def train(self, interrupted: Callable[[], bool]) -> Generator[Progress, None, str]:
+        """Yield reports; return why the stage ended."""
+        if self.counters.finished is not None:  # cut after its last checkpoint: only its weights are left to take
+            self.run.keep_best(self.indices)
+            last = self.counters.history[-1]
+            yield from self.tell(float(last["loss"] or 0.0), last["held_out_loss"], self.counters.finished)
+            return self.counters.finished
+        finished = None
+        while finished is None:
+            late = self.advance()
+            stop = self.alone and interrupted()
+            looks = self.run.held_out is not None and self.due(self.settings.validate_every)
+            writes = self.run.folder is not None and self.counters.step % self.settings.checkpoint_every == 0
+            regular = looks or writes or late or self.due(self.run.report_every)
+            if not (regular or stop):
+                continue
+            if not self.alone:  # a signal reaches each process at a step of its own: they stop together, at a report
+                stop = self.run.processes.agree(interrupted())
+            loss = self.mean_loss()
+            held_out_loss = self.run.look(self.indices) if looks or (late and self.run.held_out is not None) else None
+            if not all(math.isfinite(value) for value in (loss, held_out_loss) if value is not None):
+                finished = self.diverged(loss)
+            else:
+                self.judge(held_out_loss)
+                finished = self.ending()
+                if stop and (finished is None or not regular):
+                    finished = "interrupted"
+                if regular:  # an interruption leaves no trace: the resumed run reports as if there had been none
+                    self.note(loss, held_out_loss)
+                self.counters.finished = None if finished == "interrupted" else finished
+                if writes or finished is not None:
+                    self.run.save()
+            if finished is not None:
+                self.run.keep_best(self.indices)
+            yield from self.tell(loss, held_out_loss, finished)
+        return finished
+
+    def advance(self) -> bool:
+        """Make one step of every part; return whether the time is up."""
+        counters = self.counters
+        self.clock()
+        done = (counters.step - counters.stage_step) / (self.end - counters.stage_step)
+        if self.alone:
+            done = max(
+                done, (counters.seconds - counters.stage_seconds) / max(1e-9, self.limit - counters.stage_seconds)
+            )
+        for index in self.indices:
+            self.run.step(index, min(1.0, done))
         counters.step += 1
-        stop = interrupted()
-        looks = run.held_out is not None and (counters.step % settings.validate_every == 0 or counters.step == end)
-        writes = run.folder is not None and counters.step % settings.checkpoint_every == 0
-        out_of_time = settings.max_seconds is not None and alone and late >= 1.0
-        if not (
-            looks or writes or stop or out_of_time or counters.step == end or counters.step % run.report_every == 0
-        ):
-            continue
-        counters.seconds = before + time.perf_counter() - started
-        steps_since = counters.step - int(last_report or 0)
-        losses = [run.processes.average_(run.parts[i].running_loss) / steps_since for i in indices]
-        loss = float(sum(float(value) for value in losses))
-        held_out_loss = run.look(indices) if looks or ((stop or out_of_time) and run.held_out is not None) else None
-        if not math.isfinite(loss) or (held_out_loss is not None and not math.isfinite(held_out_loss)):
-            finished = "diverged"
-        elif held_out_loss is not None and (counters.best_loss is None or held_out_loss < counters.best_loss):
-            counters.best_loss, counters.best_step, counters.looks_without_gain = (
-                held_out_loss,
-                counters.step,
-                0,
-            )
-            for i in indices:
-                run.parts[i].best.copy_(run.parts[i].average)
-        elif looks:
+        return self.alone and counters.seconds >= self.limit
+
+    def clock(self) -> None:
+        """Count the seconds of this sitting."""
+        self.counters.seconds = self.before + time.perf_counter() - self.started
+
+    def due(self, every: int) -> bool:
+        """Return whether something that happens every so many steps, and at the end, happens now."""
+        return self.counters.step % every == 0 or self.counters.step == self.end
+
+    def mean_loss(self) -> float:
+        """Return the training loss since the last report, over all processes."""
+        self.clock()
+        steps = self.counters.step - self.last_report
+        totals = [self.run.processes.average_(self.run.parts[i].running_loss.clone()) for i in self.indices]
+        return float(sum(float(total) for total in totals)) / steps
+
+    def judge(self, held_out_loss: float | None) -> None:
+        """Keep the average of the weights if it is the best so far on the held-out rows."""
+        counters = self.counters
+        if held_out_loss is None:
+            return
+        if counters.best_loss is None or held_out_loss < counters.best_loss:
+            counters.best_loss, counters.best_step, counters.looks_without_gain = held_out_loss, counters.step, 0
+            for index in self.indices:
+                self.run.parts[index].best.copy_(self.run.parts[index].average)
+        else:
             counters.looks_without_gain += 1
-        if finished != "diverged":
-            if counters.step >= end:
-                finished = "completed"
-            elif settings.patience is not None and counters.looks_without_gain >= settings.patience:
-                finished = "early stopping"
-            elif run.processes.agree(settings.max_seconds is not None and counters.seconds >= settings.max_seconds):
-                finished = "time limit"
-            if stop:
-                finished = "interrupted"
-            for i in indices:
-                run.parts[i].running_loss.zero_()
-            last_report = counters.step
-            counters.history.append({"step": counters.step, "loss": loss, "held_out_loss": held_out_loss})
-            if writes or finished is not None:
-                run.save()
-        if finished == "diverged" and counters.best_loss is None:
+
+    def ending(self) -> str | None:
+        """Return why the stage ends here, or None."""
+        patience = self.settings.patience
+        if self.counters.step >= self.end:
+            return "completed"
+        if patience is not None and self.counters.looks_without_gain >= patience:
+            return "early stopping"
+        return "time limit" if self.run.processes.agree(self.counters.seconds >= self.limit) else None
+
+    def note(self, loss: float, held_out_loss: float | None) -> None:
+        """Add a report to the history and start the next mean."""
+        for index in self.indices:
+            self.run.parts[index].running_loss.zero_()
+        self.last_report = self.counters.step
+        self.counters.history.append({"step": self.counters.step, "loss": loss, "held_out_loss": held_out_loss})
+
+    def diverged(self, loss: float) -> str:
+        """Return 'diverged' if there is a good state to go back to, else raise."""
+        if self.counters.best_loss is None:
             raise SettingError(
-                f"the loss was {loss} at step {counters.step}, before there was a state to keep. Lower learning_rate "
-                f"(it is {settings.learning_rate:g}), or look for extreme values in the data."
+                f"the loss was {loss} at step {self.counters.step}, before there was a state to keep. Lower "
+                f"learning_rate (it is {self.settings.learning_rate:g}), or look for extreme values in the data."
             )
-        if finished is not None and finished != "interrupted":
-            run.keep_best(indices)
-        run.release()  # whoever gets the report may look at the model
+        return "diverged"
+
+    def tell(self, loss: float, held_out_loss: float | None, finished: str | None) -> Iterator[Progress]:
+        """Yield one report, with the model in full precision while its receiver may look at it."""
+        counters = self.counters
+        self.run.release()
         yield Progress(
             counters.step,
-            settings.steps,
+            self.settings.steps,
             loss,
             held_out_loss,
             counters.best_loss,
             counters.best_step,
             counters.seconds,
             counters.precision,
+            counters.history,
             finished,
         )
-        run.engage()
-    return finished
+        self.run.engage()

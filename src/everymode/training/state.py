@@ -25,21 +25,31 @@ class Counters:
     Attributes:
         step: steps done.
         stage: the stage that is trained.
+        stage_step: the step at which it began. stage_seconds: the seconds at which it began.
         best_loss: the lowest held-out loss of this stage, with its step.
         looks_without_gain: looks at the held-out rows since then.
         seconds: spent so far, over all sittings.
         precision: what was chosen at the start.
+        finished: why this stage is over; None while it is not.
         history: one row a report.
     """
 
     step: int = 0
     stage: int = 0
+    stage_step: int = 0
+    stage_seconds: float = 0.0
     best_loss: float | None = None
     best_step: int = 0
     looks_without_gain: int = 0
     seconds: float = 0.0
     precision: str = ""
+    finished: str | None = None
     history: list[dict[str, float | None]] = field(default_factory=list)
+
+    def next_stage(self) -> None:
+        """Begin the next stage."""
+        self.stage, self.stage_step, self.stage_seconds = self.stage + 1, self.step, self.seconds
+        self.best_loss, self.looks_without_gain, self.finished = None, 0, None
 
 
 class PartState:

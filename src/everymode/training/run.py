@@ -1,0 +1,191 @@
+"""One run: its data, its parts and its counters, and the single step that the loop repeats.
+
+Data that fits stays on the device, and a batch is an index. Every part's parameters are one tensor (see `flat`), so the
+optimiser, the average, the clipping and the exchange between processes are one call each. No value is read back
+from the device between two reports.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from everymode.errors import SettingError
+from everymode.families.base import Family, Part
+from everymode.randomness import Shard, Source, mix
+from everymode.spaces import Condition, place, take_rows
+from everymode.training.precision import choose_precision
+from everymode.training.processes import Processes
+from everymode.training.settings import TrainingSettings
+from everymode.training.state import Counters, PartState, load_state, save_state
+
+__all__ = ["STATE_FILE", "Run", "learning_rate_at"]
+
+STATE_FILE = "training.safetensors"
+_BATCHES, _LOSS, _HELD_OUT = 1, 2, 3  # streams of randomness
+_HELD_OUT_ROWS = 2048  # held-out rows are repeated up to about so many, each with noise of its own
+
+
+class Batches:
+    """Row indices of step k: consecutive slices of one random order of the rows after another."""
+
+    def __init__(self, rows: int, batch_size: int, seed: int, device: torch.device) -> None:
+        self.rows, self.batch_size, self.seed, self.device = rows, batch_size, seed, device
+        self._orders: dict[int, Tensor] = {}
+
+    def _order(self, epoch: int) -> Tensor:
+        if epoch not in self._orders:
+            generator = torch.Generator().manual_seed(mix(self.seed, _BATCHES, epoch))
+            self._orders = {e: o for e, o in self._orders.items() if e == epoch - 1}
+            self._orders[epoch] = torch.randperm(self.rows, generator=generator).to(self.device)
+        return self._orders[epoch]
+
+    def index(self, step: int, rank: int, world: int) -> Tensor:
+        """Return the rows (batch_size / world,) of this process at `step`."""
+        local = self.batch_size // world
+        start = step * self.batch_size + rank * local
+        pieces: list[Tensor] = []
+        while local:
+            epoch, offset = divmod(start, self.rows)
+            piece = self._order(epoch)[offset : offset + local]
+            pieces.append(piece)
+            start, local = start + len(piece), local - len(piece)
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+
+
+def learning_rate_at(progress: float, settings: TrainingSettings) -> float:
+    """Return the learning rate after a share `progress` of the run: a linear warm-up, then half a cosine."""
+    peak = settings.learning_rate
+    if progress < settings.warmup:
+        return peak * max(progress, 1e-3) / settings.warmup
+    fraction = (progress - settings.warmup) / max(1e-12, 1 - settings.warmup)
+    low = settings.final_learning_rate
+    return peak * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * min(1.0, fraction))))
+
+
+def _stages(parts: list[Part], steps: int) -> list[tuple[list[int], int]]:
+    """Return, for each stage, the indices of its parts and the step at which it ends."""
+    stages = sorted({p.stage for p in parts})
+    shares = [max(p.share for p in parts if p.stage == s) for s in stages]
+    ends = [round(steps * sum(shares[: i + 1]) / sum(shares)) for i in range(len(stages))]
+    return [([i for i, p in enumerate(parts) if p.stage == s], end) for s, end in zip(stages, ends, strict=True)]
+
+
+class Run:
+    """One call of `train`: the data, the parts and the counters."""
+
+    def __init__(
+        self,
+        family: Family,
+        data: tuple[Tensor, Condition],
+        held_out: tuple[Tensor, Condition] | None,
+        settings: TrainingSettings,
+        device: torch.device,
+        folder: Path | None,
+    ) -> None:
+        self.family, self.settings, self.device, self.folder = family.to(device), settings, device, folder
+        self.processes = Processes.here(device)
+        if settings.batch_size % self.processes.world:
+            raise SettingError(
+                f"batch_size={settings.batch_size} does not divide over {self.processes.world} processes."
+            )
+        self.y, self.x = data[0].to(device), place(data[1], device)
+        self.held_out = None if held_out is None else (held_out[0].to(device), place(held_out[1], device))
+        declared = family.parts()
+        self.parts = [PartState(p, weight_decay=settings.weight_decay) for p in declared]
+        self.stages = _stages(declared, settings.steps)
+        self.counters = Counters()
+        self.batches = Batches(len(self.y), settings.batch_size, settings.seed, device)
+        self.generator = torch.Generator(device=device)
+        world = self.processes.world
+        self.source: Source = self.generator if world == 1 else Shard(self.generator, self.processes.rank, world)
+        steps = settings.steps
+        self.ema = settings.ema if settings.ema is not None else 1 - 1 / min(2000, max(10, steps / 30))
+        self.report_every = min(settings.validate_every, max(10, steps // 100))
+        if settings.compile:
+            for child in family.children():
+                child.compile()
+
+    def prepare(self) -> None:
+        """Choose the precision, unless a resumed run brought its choice along."""
+        if not self.counters.precision:
+            width = max((getattr(m, "out_features", 0) for m in self.family.modules()), default=0)
+            hidden = int(getattr(getattr(self.family, "network", None), "width", 0)) or width
+            chosen = choose_precision(self.settings.precision, self.device, hidden, self.settings.batch_size)
+            self.counters.precision = self.processes.agree(chosen)
+        half = self.counters.precision == "bf16"
+        self.autocast = torch.autocast(self.device.type, torch.bfloat16) if half else nullcontext()
+        self.engage()
+
+    def engage(self) -> None:
+        """Let the module compute in the chosen precision."""
+        if self.counters.precision == "bf16":
+            for state in self.parts:
+                state.flat.use_half()
+
+    def release(self) -> None:
+        """Give the module its parameters back in full precision."""
+        if self.counters.precision == "bf16":
+            for state in self.parts:
+                state.flat.use_full()
+
+    def step(self, index: int, share_done: float) -> None:
+        """Make one step of part `index` on the batch of this step."""
+        state, settings, counters = self.parts[index], self.settings, self.counters
+        rows = self.batches.index(counters.step, self.processes.rank, self.processes.world)
+        self.generator.manual_seed(mix(settings.seed, _LOSS, counters.step, index))
+        state.flat.clear()
+        with self.autocast:
+            losses = state.part.loss(self.y.index_select(0, rows), take_rows(self.x, rows), generator=self.source)
+        loss = losses.mean()
+        loss.backward()
+        gradient = self.processes.average_(state.flat.collect())
+        state.optimizer.step(
+            state.flat.values, gradient, learning_rate_at(share_done, settings), settings.gradient_clip
+        )
+        state.flat.publish()
+        young = counters.step - counters.stage_step
+        warm = (1 + young) / (10 + young)
+        state.average.lerp_(state.flat.values, 1 - min(self.ema, warm))
+        state.running_loss += loss.detach()
+
+    @torch.no_grad()
+    def look(self, indices: list[int]) -> float:
+        """Return the held-out loss of the averaged weights, always with the same noise."""
+        if self.held_out is None:
+            raise SettingError("there are no held-out rows to look at.")
+        y, x = self.held_out
+        repeats = max(1, _HELD_OUT_ROWS // len(y))
+        total, count = 0.0, 0
+        for index in indices:
+            state = self.parts[index]
+            generator = torch.Generator(device=self.device).manual_seed(mix(self.settings.seed, _HELD_OUT, index))
+            with state.flat.holding(state.average), self.autocast:
+                for _ in range(repeats):
+                    for start in range(0, len(y), 8192):
+                        rows = slice(start, start + 8192)
+                        losses = state.part.loss(y[rows], take_rows(x, rows), generator=generator)
+                        total += float(losses.double().sum())
+                        count += len(losses) if index == indices[0] else 0
+        return self.processes.agree(total / count)
+
+    def load(self) -> None:
+        """Go on from the state in the folder, if there is one."""
+        if self.folder is not None and (self.folder / STATE_FILE).exists():
+            self.counters = load_state(self.folder / STATE_FILE, self.parts)
+
+    def save(self) -> None:
+        """Write the training state, on the main process."""
+        if self.folder is not None and self.processes.is_main:
+            save_state(self.folder / STATE_FILE, self.parts, self.counters)
+
+    def keep_best(self, indices: list[int]) -> None:
+        """Let the model hold what is kept of these parts: the best average, or the last where nothing was held out."""
+        for index in indices:
+            state = self.parts[index]
+            kept = state.best if self.held_out is not None and self.counters.best_loss is not None else state.average
+            state.flat.set(kept)
