@@ -29,7 +29,8 @@ NOTHING = VectorSpace((0,), (), ())  # no condition
 def moons(rows: int, seed: int) -> Tensor:
     """Return two moons with noise of .05, each coordinate standardised: (rows, 2)."""
     points, _ = make_moons(rows, noise=0.05, random_state=seed)
-    return torch.from_numpy(((points - [0.5, 0.25]) / [0.8659, 0.4938]).astype(np.float32))
+    standard = (np.asarray(points) - [0.5, 0.25]) / [0.8659, 0.4938]
+    return torch.from_numpy(standard.astype(np.float32))
 
 
 class PeerNetwork(nn.Module):

@@ -19,21 +19,23 @@ import torch
 
 import everymode as em
 from peers import interleave, ratio, timed, write
+from torch import Tensor
 
 STEPS = 32
-SIZES = ((200, 100), (20, 5000), (2000, 100))  # rows, draws
+SIZES = ((200, 100), (10, 5000), (1000, 50))  # rows, draws
 
 
 def trained() -> em.OneToManyRegressor:
     x, y = em.problems.get("fork").sample(2000, seed=0)
     family = em.FlowMatching(solver="euler", steps=STEPS)
-    return em.OneToManyRegressor(family, width=128, depth=3, steps=50, random_state=0).fit(x, y)
+    return em.OneToManyRegressor(family, width=64, depth=3, steps=50, random_state=0).fit(x, y)
 
 
 def plain_loop(model: em.OneToManyRegressor, x: np.ndarray, draws: int) -> np.ndarray:
     """Return (rows, draws, 2) by the loop that one writes by hand."""
     family, x_space, y_space = model.family_, model.x_space_, model.y_space_
-    repeated = x_space.encode(x).repeat_interleave(draws, dim=0)
+    encoded = x_space.encode(x)
+    repeated = (encoded if isinstance(encoded, Tensor) else encoded["numeric"]).repeat_interleave(draws, dim=0)
     y = torch.randn(len(repeated), *y_space.shape)
     with torch.no_grad():
         for step in range(STEPS):

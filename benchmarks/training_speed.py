@@ -18,7 +18,7 @@ import torch
 
 from everymode.families import FlowMatching
 from everymode.randomness import seeded
-from everymode.training import Progress, TrainingSettings, train
+from everymode.training import Progress, TrainingSettings, default_learning_rate, train
 from peers import NOTHING, UNIT, PeerNetwork, interleave, moons, ratio, timed, write
 
 SIZES = ((64, 256), (256, 256), (512, 1024))
@@ -43,7 +43,7 @@ def peer_loop(width: int, batch: int, data: torch.Tensor, samplers: tuple | None
                 x0 = torch.randn_like(x1)
             else:
                 x0, x1 = samplers[0](batch), samplers[1](batch)
-            t, xt, ut = matcher.sample_location_and_conditional_flow(x0, x1)
+            t, xt, ut = matcher.sample_location_and_conditional_flow(x0, x1)[:3]
             vt = network(torch.cat([xt, t[:, None]], dim=-1))
             loss = torch.mean((vt - ut) ** 2)
             loss.backward()
@@ -56,7 +56,8 @@ def our_loop(width: int, batch: int, data: torch.Tensor, steps: int) -> tuple[Fl
     """Return (family, our training loop), with the peer's network in it."""
     family = FlowMatching().build(UNIT, NOTHING, network=lambda shape, embedding: PeerNetwork(width), width=width)
     family.encoder = torch.nn.Identity()  # the peer's network has no condition to encode
-    settings = TrainingSettings(steps=steps, batch_size=batch, validate_every=steps)
+    rate = default_learning_rate(width)
+    settings = TrainingSettings(steps=steps, batch_size=batch, validate_every=steps, learning_rate=rate)
     return family, train(family, data, torch.zeros(len(data), 0), settings=settings)
 
 

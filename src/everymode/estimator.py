@@ -25,7 +25,14 @@ from everymode.persistence import read_model, write_model
 from everymode.randomness import Common, mix, new_generator
 from everymode.spaces import ArraySpace, Condition, Space, count_rows, place, repeat_rows, take_rows
 from everymode.tables import as_frame
-from everymode.training import Progress, TrainingSettings, default_width, resolve_device, train
+from everymode.training import (
+    Progress,
+    TrainingSettings,
+    default_learning_rate,
+    default_width,
+    resolve_device,
+    train,
+)
 
 __all__ = ["OneToManyRegressor", "load"]
 
@@ -48,7 +55,7 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
         network: a function (event shape, embedding width) -> torch module, in place of the default network.
         steps: optimiser steps, at most.
         batch_size: rows a step.
-        learning_rate: the peak; it is warmed up, then falls along a cosine.
+        learning_rate: the peak; it is warmed up, then falls along a cosine. Follows from the width if None.
         validation_fraction: share of the rows held out to watch the run; used from 50 rows on.
         early_stopping: whether the held-out rows may end the run and choose its best weights.
         patience: looks without improvement after which they do.
@@ -161,18 +168,18 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
         held = round(fraction * rows) if self.early_stopping and rows >= 50 else 0
         order = torch.randperm(rows, generator=new_generator(mix(seed, _SPLIT)))
         kept, out = order[held:], order[:held]
+        width = default_width(len(kept)) if self.width is None else self.width
         settings = TrainingSettings.for_rows(
             len(kept),
             steps=self.steps,
             batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
+            learning_rate=default_learning_rate(width) if self.learning_rate is None else self.learning_rate,
             patience=self.patience,
             max_seconds=self.max_seconds,
             precision=self.precision,
             compile=self.compile,
             seed=mix(seed, _TRAINING),
         )
-        width = default_width(len(kept)) if self.width is None else self.width
         built = family.build(
             self.y_space_,
             self.x_space_,

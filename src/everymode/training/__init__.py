@@ -5,7 +5,7 @@ from everymode.training.loop import Progress, train
 from everymode.training.precision import bf16_speedup, choose_precision
 from everymode.training.processes import Processes, resolve_device
 from everymode.training.run import STATE_FILE
-from everymode.training.settings import TrainingSettings, default_width
+from everymode.training.settings import TrainingSettings, default_learning_rate, default_width
 
 __all__ = [
     "STATE_FILE",
@@ -14,6 +14,7 @@ __all__ = [
     "TrainingSettings",
     "bf16_speedup",
     "choose_precision",
+    "default_learning_rate",
     "default_width",
     "read_tensors",
     "resolve_device",

@@ -8,7 +8,7 @@ from typing import Any
 from everymode.errors import SettingError, check_choice, check_number
 from everymode.training.precision import PRECISIONS
 
-__all__ = ["TrainingSettings", "default_width"]
+__all__ = ["TrainingSettings", "default_learning_rate", "default_width"]
 
 
 @dataclass(frozen=True)
@@ -91,3 +91,8 @@ def default_width(rows: int) -> int:
         if rows < limit:
             return width
     return 512
+
+
+def default_learning_rate(width: int) -> float:
+    """Return the peak learning rate that suits a hidden width: the wider, the smaller, as activations add up."""
+    return min(4e-3, 0.2 / width)
