@@ -16,31 +16,33 @@ import sys
 
 import numpy as np
 import torch
+from torch import Tensor
 
 import everymode as em
 from peers import interleave, ratio, timed, write
-from torch import Tensor
 
 STEPS = 32
-SIZES = ((200, 100), (10, 5000), (1000, 50))  # rows, draws
+SIZES = ((100, 100), (4, 2500), (400, 25))  # rows, draws: 10,000 each
+MEMORY_SIZE = (2000, 100)  # for peak memory, with few steps: it does not grow with their number
 
 
-def trained() -> em.OneToManyRegressor:
+def trained(steps: int = STEPS) -> em.OneToManyRegressor:
     x, y = em.problems.get("fork").sample(2000, seed=0)
-    family = em.FlowMatching(solver="euler", steps=STEPS)
+    family = em.FlowMatching(solver="euler", steps=steps)
     return em.OneToManyRegressor(family, width=64, depth=3, steps=50, random_state=0).fit(x, y)
 
 
 def plain_loop(model: em.OneToManyRegressor, x: np.ndarray, draws: int) -> np.ndarray:
     """Return (rows, draws, 2) by the loop that one writes by hand."""
+    steps = model.nfe
     family, x_space, y_space = model.family_, model.x_space_, model.y_space_
     encoded = x_space.encode(x)
     repeated = (encoded if isinstance(encoded, Tensor) else encoded["numeric"]).repeat_interleave(draws, dim=0)
     y = torch.randn(len(repeated), *y_space.shape)
     with torch.no_grad():
-        for step in range(STEPS):
-            t = torch.full((len(y),), step / STEPS)
-            y = y + family.velocity(y, t, repeated) / STEPS
+        for step in range(steps):
+            t = torch.full((len(y),), step / steps)
+            y = y + family.velocity(y, t, repeated) / steps
     return y_space.decode(y).reshape(len(x), draws, -1)
 
 
@@ -51,7 +53,7 @@ def peak_memory(side: str, rows: int, draws: int) -> float:
 
 
 def _measure_memory(side: str, rows: int, draws: int) -> None:
-    model, x = trained(), em.problems.get("fork").sample_x(rows, seed=1)
+    model, x = trained(steps=2), em.problems.get("fork").sample_x(rows, seed=1)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     _ = model.sample(x, draws) if side == "everymode" else plain_loop(model, x, draws)
     print(round((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024, 1))
@@ -77,10 +79,11 @@ def main() -> None:
                 "nfe": STEPS,
                 "draws_per_second": {name: round(sorted(values)[len(values) // 2]) for name, values in rates.items()},
                 "ratio": ratio(rates, "everymode", "plain loop"),
-                "peak_memory_mib": {side: peak_memory(side, n, draws) for side in ("everymode", "plain loop")},
             }
         )
-    write("sampling_speed", {"seed": 0, "threads": torch.get_num_threads(), "rows": rows})
+    memory = {side: peak_memory(side, *MEMORY_SIZE) for side in ("everymode", "plain loop")}
+    peak = {"rows": MEMORY_SIZE[0], "draws_a_row": MEMORY_SIZE[1], "added_mib": memory}
+    write("sampling_speed", {"seed": 0, "threads": torch.get_num_threads(), "speed": rows, "peak_memory": peak})
 
 
 if __name__ == "__main__":

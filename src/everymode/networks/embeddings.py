@@ -33,6 +33,8 @@ class TimeEmbedding(nn.Module):
         self.layers = nn.Sequential(nn.Linear(2 * features, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, t: Tensor) -> Tensor:
-        """Return (batch, width) for times (batch,)."""
+        """Return (batch, width) for times (batch,); one time expanded over the batch is embedded once, (1, width)."""
+        if t.stride(0) == 0:
+            t = t[:1]
         angles = t[:, None] * self.frequencies  # (batch, features)
         return self.layers(torch.cat([angles.sin(), angles.cos()], dim=1))
