@@ -51,7 +51,7 @@ def command(out: Out = None, seed: Seed = 0, device: Device = "auto", json: Json
         "machine": describe_machine(),
         "problems": {"fork": fork.to_dict(), "geyser": geyser.to_dict()},
         "checks": checks,
-        "report": str(folder / "report.html"),
+        "report": "report.html",
     }
     write_json(folder / "summary.json", summary)
     voice.show(f"report: {folder / 'report.html'}   ({summary['seconds']:.0f} s)")

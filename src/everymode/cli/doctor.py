@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from everymode.cli.options import Device, Json, Quiet
+from everymode.cli.options import Device, Json, Quiet, Seed
 from everymode.cli.voice import Voice
 
 _REQUIRED = (
@@ -21,8 +21,11 @@ _REQUIRED = (
 _OPTIONAL = {"polars": "pip install polars (polars frames as X and Y)"}
 
 
-def command(device: Device = "auto", json: Json = False, quiet: Quiet = False) -> None:
-    """Show versions, device, threads, whether bf16 is faster here, and what is missing with the way to get it."""
+def command(seed: Seed = 0, device: Device = "auto", json: Json = False, quiet: Quiet = False) -> None:
+    """Show versions, device, threads, whether bf16 is faster here, and what is missing with the way to get it.
+
+    Nothing here is drawn at random; `--seed` is taken so that a script may give the same options to every verb.
+    """
     import os
     import platform
     from importlib.metadata import PackageNotFoundError, version

@@ -38,6 +38,7 @@ def command(
     from everymode.cli.fitting import fit_run
     from everymode.families import get_family
     from everymode.inputs import read_target
+    from everymode.networks import check_size
     from everymode.runs import new_run, write_run
     from everymode.tables import check_finite, read_table, split_targets
     from everymode.training import Processes, TrainingSettings, resolve_device
@@ -51,6 +52,7 @@ def command(
     check_finite(Y, str(table))
     # what cannot be trained is refused before there is a run folder
     read_target(Y, len(X))
+    check_size(width, depth)
     TrainingSettings.for_rows(
         len(X),
         steps=steps,

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+
 from everymode.cli.fit import report
 from everymode.cli.options import Device, Json, Quiet, Run
 from everymode.cli.voice import Voice
 
 
-def command(run: Run, device: Device = "auto", json: Json = False, quiet: Quiet = False) -> None:
+def command(
+    run: Run,
+    seed: Annotated[int | None, typer.Option(help="The run has its own; another one is refused.")] = None,
+    device: Device = "auto",
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
     """Go on with a run that was interrupted or killed: it ends in the weights of an uninterrupted run, bit for bit."""
     from everymode.cli.fitting import fit_run
-    from everymode.errors import CheckpointError
+    from everymode.errors import CheckpointError, SettingError
     from everymode.persistence import MODEL_FILE
     from everymode.runs import read_run
     from everymode.training import Processes, resolve_device
@@ -18,6 +28,9 @@ def command(run: Run, device: Device = "auto", json: Json = False, quiet: Quiet 
     processes = Processes.here(resolve_device(device))
     voice = Voice(json=json and processes.is_main, quiet=quiet or not processes.is_main)
     settings, data = read_run(run)
+    own = settings["estimator"]["random_state"]
+    if seed is not None and seed != own:
+        raise SettingError(f"--seed {seed}: the run in {run} was started with seed {own}, and goes on with it.")
     if (run / MODEL_FILE).exists():
         raise CheckpointError(f"the run in {run} is finished; there is nothing to resume.")
     _, summary = fit_run(run, settings, data, voice, device=device, resume=True)

@@ -21,12 +21,19 @@ __all__ = [
     "ResidualMLP",
     "TimeEmbedding",
     "Transformer",
+    "check_size",
     "default_for",
     "encoder_for",
 ]
 
 NetworkFactory = Callable[[Sequence[int], int], nn.Module]
 """A user's own network: (event shape, width of the embedding of x) -> module(y_t, t, x_embedding)."""
+
+
+def check_size(width: int | None, depth: int | None) -> None:
+    """Raise `SettingError` unless width and depth are None or in range."""
+    check_number("width", width, 4, 16384, integer=True, optional=True)
+    check_number("depth", depth, 1, 256, integer=True, optional=True)
 
 
 def default_for(
@@ -43,11 +50,10 @@ def default_for(
     Raises:
         SettingError: width or depth is out of range.
     """
+    check_size(width, depth)
     tokens = isinstance(y_space, (SequenceSpace, ImageSpace))
     width = 128 if width is None else width
     depth = (4 if tokens else 3) if depth is None else depth
-    check_number("width", width, 4, 16384, integer=True)
-    check_number("depth", depth, 1, 256, integer=True)
     encoder = encoder_for(x_space, width)
     if tokens:
         heads = max(h for h in (1, 2, 4, 8) if (width % h == 0 and width // h >= 16) or h == 1)

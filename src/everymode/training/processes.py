@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,13 +55,13 @@ class Processes:
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
     """Return the device: 'auto' is CUDA where there is one, else the CPU.
 
+    Under a launcher of several processes each one gets the CUDA device of its own local rank.
+
     Raises:
         SettingError: there is no such device here.
     """
-    if isinstance(device, torch.device):
-        return device
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         resolved = torch.device(device)
     except (RuntimeError, TypeError):
@@ -69,4 +70,6 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
         raise SettingError(f"device={device!r}: torch sees no CUDA device here. Use device='cpu' or 'auto'.")
     if resolved.type == "mps" and not torch.backends.mps.is_available():
         raise SettingError(f"device={device!r}: torch sees no MPS device here. Use device='cpu' or 'auto'.")
+    if resolved.type == "cuda" and resolved.index is None and "LOCAL_RANK" in os.environ:
+        return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
     return resolved
