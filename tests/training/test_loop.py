@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -654,3 +656,23 @@ def test_the_loop_warns_of_nothing_and_prints_nothing(capfd):
         warnings.simplefilter("error")
         list(train(Linear(), *line(), settings=settings()))
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_a_run_left_in_the_middle_ends_the_program_quietly(precision):
+    """An iterator that is dropped, as by an error in the caller, must not make torch abort at exit."""
+    code = f"""
+import torch
+from everymode.families import FlowMatching
+from everymode.spaces import VectorSpace
+from everymode.training import TrainingSettings, train
+plane = VectorSpace((2,), (0.0, 0.0), (1.0, 1.0))
+family = FlowMatching().build(plane, plane, width=16)
+data = torch.zeros(50, 2)
+run = train(family, data, data, settings=TrainingSettings(steps=100, precision={precision!r}))
+next(run)
+raise RuntimeError("left")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.strip().endswith("RuntimeError: left")

@@ -96,11 +96,16 @@ def train(
         for stage in range(run.counters.stage, len(run.stages)):
             if stage > run.counters.stage:
                 run.counters.next_stage()
+                run.engage()
             finished = yield from _Stage(run, *run.stages[stage]).train(interrupted)
             if finished in ("interrupted", "diverged"):
                 break
-    finally:
+    except GeneratorExit:  # closed at a report, where the model is whole; this may run inside the garbage collector,
+        raise  # where touching tensors would make torch abort
+    except BaseException:
         run.release()
+        raise
+    finally:
         family.train(was_training)
 
 
@@ -239,4 +244,5 @@ class _Stage:
             counters.history,
             finished,
         )
-        self.run.engage()
+        if finished is None:
+            self.run.engage()
