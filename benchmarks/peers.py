@@ -38,7 +38,7 @@ class PeerNetwork(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        from torchcfm.models import MLP
+        from torchcfm.models import MLP  # pyright: ignore[reportMissingImports]
 
         self.width = width
         self.mlp = MLP(dim=2, time_varying=True, w=width)

@@ -28,7 +28,7 @@ ROWS = 20_000
 
 def peer_loop(width: int, batch: int, data: torch.Tensor, samplers: tuple | None) -> tuple[torch.nn.Module, Callable]:
     """Return (network, a function that makes n steps of torchcfm's example loop)."""
-    from torchcfm.conditional_flow_matching import ConditionalFlowMatcher
+    from torchcfm.conditional_flow_matching import ConditionalFlowMatcher  # pyright: ignore[reportMissingImports]
 
     with seeded(0):
         network = PeerNetwork(width).mlp
@@ -103,7 +103,7 @@ def measure(width: int, batch: int, threads: int, quick: bool) -> dict:
         "held_out_loss": {name: round(loss, 5) for name, loss in losses.items()},
     }
     try:
-        from torchcfm.utils import sample_8gaussians, sample_moons
+        from torchcfm.utils import sample_8gaussians, sample_moons  # pyright: ignore[reportMissingImports]
     except ImportError:
         return found
     _, published = peer_loop(width, batch, data, (sample_8gaussians, sample_moons))

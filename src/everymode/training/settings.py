@@ -94,5 +94,5 @@ def default_width(rows: int) -> int:
 
 
 def default_learning_rate(width: int) -> float:
-    """Return the peak learning rate that suits a hidden width: the wider, the smaller, as activations add up."""
-    return min(4e-3, 0.2 / width)
+    """Return the peak learning rate that suits a hidden width: narrow networks bear, and want, a higher one."""
+    return max(1e-3, min(4e-3, 0.2 / width))
