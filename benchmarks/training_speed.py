@@ -61,6 +61,21 @@ def our_loop(width: int, batch: int, data: torch.Tensor, steps: int) -> tuple[Fl
     return family, train(family, data, torch.zeros(len(data), 0), settings=settings)
 
 
+def ceiling(width: int, batch: int, bf16: bool) -> float:
+    """Return how often a second the network alone goes forward and backward: no data, no optimiser, no average."""
+    network = PeerNetwork(width)
+    y, t = moons(batch, seed=0), torch.rand(batch, generator=torch.Generator().manual_seed(0))
+
+    def once() -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            out = network(y, t, y)
+        out.float().square().mean().backward()
+
+    once()
+    repeats = max(5, 20_000 // width)
+    return max(timed(lambda: [once() for _ in range(repeats // 5)], repeats // 5) for _ in range(5))
+
+
 def held_out_loss(velocity: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> float:
     """Return the squared error of a velocity on fresh data, with the same noise and times for all."""
     y = moons(50_000, seed=1)
@@ -92,14 +107,16 @@ def measure(width: int, batch: int, threads: int, quick: bool) -> dict:
         "everymode": held_out_loss(lambda y, t: family.velocity(y, t, torch.zeros(len(y), 0))),
         "torchcfm": held_out_loss(lambda y, t: network(torch.cat([y, t[:, None]], dim=-1))),
     }
+    median = {name: round(sorted(values)[len(values) // 2], 1) for name, values in rates.items()}
     found = {
         "width": width,
         "batch": batch,
         "threads": threads,
         "steps": steps,
         "precision": last[-1].precision,
-        "steps_per_second": {name: round(sorted(values)[len(values) // 2], 1) for name, values in rates.items()},
+        "steps_per_second": median,
         "ratio": ratio(rates, "everymode", "torchcfm"),
+        "ceiling": round(ceiling(width, batch, last[-1].precision == "bf16") / median["torchcfm"], 2),
         "held_out_loss": {name: round(loss, 5) for name, loss in losses.items()},
     }
     try:
