@@ -169,11 +169,12 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
         order = torch.randperm(rows, generator=new_generator(mix(seed, _SPLIT)))
         kept, out = order[held:], order[:held]
         width = default_width(len(kept)) if self.width is None else self.width
+        usual_rate = default_learning_rate(width, self.y_space_.kind)
         settings = TrainingSettings.for_rows(
             len(kept),
             steps=self.steps,
             batch_size=self.batch_size,
-            learning_rate=default_learning_rate(width) if self.learning_rate is None else self.learning_rate,
+            learning_rate=usual_rate if self.learning_rate is None else self.learning_rate,
             patience=self.patience,
             max_seconds=self.max_seconds,
             precision=self.precision,
