@@ -14,7 +14,16 @@ import pyarrow.parquet
 from everymode.errors import DataError, unknown_name
 from everymode.spaces import Space, TableSpace, array_space
 
-__all__ = ["as_frame", "check_finite", "condition_space", "pick_columns", "read_table", "split_targets"]
+__all__ = [
+    "as_frame",
+    "check_finite",
+    "column_arrays",
+    "condition_space",
+    "pick_columns",
+    "read_problem",
+    "read_table",
+    "split_targets",
+]
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
@@ -115,6 +124,16 @@ def split_targets(
                 f"{', '.join(map(repr, text)) or 'True'}. Code it as numbers, or choose another target."
             )
     return frame.loc[:, given], frame.loc[:, target]
+
+
+def read_problem(
+    path: str | Path, target: Sequence[str], given: Sequence[str] | None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return (X, Y) frames of the table at `path`, with every cell checked; see `read_table` and `split_targets`."""
+    X, Y = split_targets(read_table(path), target, given)
+    check_finite(X, str(path))
+    check_finite(Y, str(path))
+    return X, Y
 
 
 def as_frame(data: Any) -> pd.DataFrame | None:

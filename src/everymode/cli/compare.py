@@ -30,16 +30,14 @@ def command(
     from everymode.cli.fitting import threads
     from everymode.comparison import compare
     from everymode.families import get_family
-    from everymode.tables import check_finite, read_table, split_targets
+    from everymode.tables import read_problem
     from everymode.training import default_width
 
     voice = Voice(json=json, quiet=quiet)
     names = split_names(families) or ["mse", "flow_matching"]
     for name in names:
         get_family(name)
-    X, Y = split_targets(read_table(table), split_names(target), split_names(given) or None)
-    check_finite(X, str(table))
-    check_finite(Y, str(table))
+    X, Y = read_problem(table, split_names(target), split_names(given) or None)
     with threads(width or default_width(len(X))):
         found = compare(
             X,

@@ -35,54 +35,49 @@ def command(
 
     Ctrl-C writes a checkpoint and stops; `everymode resume RUN` goes on from there, to the same weights.
     """
+    import pandas as pd
+
     from everymode.cli.fitting import fit_run
     from everymode.families import get_family
     from everymode.inputs import read_target
     from everymode.networks import check_size
     from everymode.runs import new_run, write_run
-    from everymode.tables import check_finite, read_table, split_targets
+    from everymode.tables import read_problem
     from everymode.training import Processes, TrainingSettings, resolve_device
 
     processes = Processes.here(resolve_device(device))
     voice = Voice(json=json and processes.is_main, quiet=quiet or not processes.is_main)
-    frame = read_table(table)
-    targets, conditions = split_names(target), split_names(given) or None
-    X, Y = split_targets(frame, targets, conditions)
-    check_finite(X, str(table))
-    check_finite(Y, str(table))
+    X, Y = read_problem(table, split_names(target), split_names(given) or None)
+    training = {
+        "steps": steps,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "max_seconds": max_seconds,
+        "precision": precision,
+    }
+    family_settings = parse_settings(set_)
     # what cannot be trained is refused before there is a run folder
     read_target(Y, len(X))
     check_size(width, depth)
-    TrainingSettings.for_rows(
-        len(X),
-        steps=steps,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        max_seconds=max_seconds,
-        precision=precision,
-    )
+    TrainingSettings.for_rows(len(X), **training)
     settings = {
         "verb": "fit",
         "table": table.name,
-        "target": targets,
+        "target": list(Y.columns),
         "given": list(X.columns),
-        "family": get_family(family, parse_settings(set_)).name,
-        "family_settings": parse_settings(set_),
+        "family": get_family(family, family_settings).name,
+        "family_settings": family_settings,
         "estimator": {
             "width": width,
             "depth": depth,
-            "steps": steps,
-            "batch_size": batch_size,
-            "learning_rate": learning_rate,
             "early_stopping": early_stopping,
-            "max_seconds": max_seconds,
-            "precision": precision,
             "random_state": seed,
+            **training,
         },
     }
     folder = new_run("fit", out) if processes.is_main else None
     folder = processes.agree(folder)
-    data = frame.loc[:, [*X.columns, *Y.columns]]
+    data = pd.concat([X, Y], axis=1)
     if processes.is_main:
         write_run(folder, settings, data)
     _, summary = fit_run(folder, settings, data, voice, device=device)
