@@ -6,7 +6,6 @@ import contextlib
 import io
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -26,15 +25,9 @@ from everymode.training import Processes, TrainingSettings, read_tensors, train
 STEPS = 120
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def run(*argv: object) -> tuple[int, str, str]:
     """Two processes: exit code, stdout, stderr. torchrun ends with `-m module ...`, as python does."""
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", 2, "--master-port", free_port()]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2]
     done = subprocess.run(
         [sys.executable, *map(str, launcher), "-m", "everymode", *map(str, argv)],
         capture_output=True,
