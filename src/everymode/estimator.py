@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import warnings
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
@@ -303,14 +304,14 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
     def n_parameters_(self) -> int:
         """Number of trained parameters."""
         check_is_fitted(self, "family_")
-        return sum(p.numel() for p in self.family_.parameters())
+        return self.family_.parameter_count
 
     def _condition(self, X: Any) -> Condition:
         check_is_fitted(self, "family_")
         return encode_condition(self, X, self.x_space_)
 
     def _device(self) -> torch.device:
-        return next(self.family_.parameters()).device
+        return next(chain(self.family_.parameters(), self.family_.buffers())).device
 
     def _draw(self, x: Condition, n: int, generator: torch.Generator, *, common: bool) -> torch.Tensor:
         """Return standardised draws (rows, n, *event): x is encoded once a row."""

@@ -20,6 +20,7 @@ __all__ = [
     "Common",
     "Shard",
     "Source",
+    "categorical",
     "mix",
     "new_generator",
     "normal",
@@ -120,6 +121,13 @@ def stratified(batch: int, source: Source, *, like: Tensor) -> Tensor:
     world, rank = (source.world, source.rank) if isinstance(source, Shard) else (1, 0)
     strata = _strata(batch, rank, like.device, like.dtype)
     return (strata + uniform((batch,), source, like=like)).div_(batch * world)
+
+
+def categorical(logits: Tensor, source: Source) -> Tensor:
+    """Return draws (batch, ...) from the softmax over the last axis of `logits` (batch, ..., k), by its inverse."""
+    cumulative = logits.double().softmax(-1).cumsum(-1)
+    u = uniform(tuple(logits.shape[:-1]), source, like=logits).double()[..., None] * cumulative[..., -1:]
+    return (cumulative <= u).sum(-1).clamp_(max=logits.shape[-1] - 1)
 
 
 def rademacher(shape: tuple[int, ...], source: Source, *, like: Tensor) -> Tensor:

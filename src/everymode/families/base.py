@@ -4,7 +4,8 @@ A family is made with settings only, `FlowMatching(path="cosine")`; `build` retu
 one space of y and one of x. It sees standardised tensors and nothing else. What it can do is declared once, in
 `abilities`, and read by the estimator, the command line, the figures and the tests alike.
 
-A new family subclasses `Family`, sets `name` and `abilities`, and writes `loss` and `draw`.
+A new family subclasses `Family`, sets `name` and `abilities`, and writes `loss` and `draw`; one that is not trained by
+gradients writes `solve` in place of `loss`.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ class Abilities:
     Attributes:
         spaces: the kinds of y that it models.
         several: whether two draws for one x may differ.
+        modes: whether its p(y | x) can have several modes.
+        gradient: whether it is trained by gradient steps on the losses of its parts; if not, it has `solve`.
+        own_network: whether a user's own network can take the place of the default one.
         density: whether it has `log_prob`.
         velocity: whether it has `velocity(y_t, t, x)`.
         trajectory: whether it has `trajectory(x, times)`.
@@ -42,6 +46,9 @@ class Abilities:
 
     spaces: tuple[str, ...] = ("vector", "sequence", "image")
     several: bool = True
+    modes: bool = True
+    gradient: bool = True
+    own_network: bool = True
     density: bool = False
     velocity: bool = False
     trajectory: bool = False
@@ -60,6 +67,10 @@ class Part:
         loss: (y, x, generator=...) -> (batch,).
         stage: 0 for what is trained first.
         share: part of all steps that this stage gets, against the other stages.
+        rate: learning rate of this part, in learning rates of the run.
+        betas: decay of AdamW's averages of the gradient and of its square.
+        judge: what the held-out rows are judged by, in place of the loss: an adversarial loss says nothing of quality.
+        judged: whether this part is looked at on the held-out rows at all.
     """
 
     name: str
@@ -67,6 +78,10 @@ class Part:
     loss: Loss
     stage: int = 0
     share: float = 1.0
+    rate: float = 1.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    judge: Loss | None = None
+    judged: bool = True
 
 
 class Family(nn.Module):
@@ -74,9 +89,16 @@ class Family(nn.Module):
 
     name: ClassVar[str] = ""
     abilities: ClassVar[Abilities] = Abilities()
+    sized_by_data: ClassVar[tuple[str, ...]] = ()
+    """Names of buffers whose shape follows from the data: a saved model's decide."""
 
     y_space: ArraySpace | None = None
     x_space: Space | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        if self.sized_by_data:
+            self.register_load_state_dict_pre_hook(_take_sizes)
 
     # Settings, as scikit-learn reads and writes them ---------------------------------------------------------------
 
@@ -140,6 +162,10 @@ class Family(nn.Module):
                 f"family {self.name!r} models {' and '.join(self.abilities.spaces)} targets, not a "
                 f"{y_space.kind}.{reason}"
             )
+        if network is not None and not self.abilities.own_network:
+            raise UnsupportedError(
+                f"family {self.name!r} makes its own networks: leave network= out, or take another family."
+            )
         built = type(self)(**self.get_params())
         built.y_space, built.x_space = y_space, x_space
         with seeded(seed):
@@ -173,7 +199,41 @@ class Family(nn.Module):
             )
         return self.y_space.shape
 
+    @property
+    def parameter_count(self) -> int:
+        """Number of fitted numbers."""
+        return sum(p.numel() for p in self.parameters())
+
     # Training ------------------------------------------------------------------------------------------------------
+
+    def prepare(self, y: Tensor, x: Condition, *, seed: int) -> None:
+        """Look at the training data once, before the first step: bounds, bin edges, a first code book.
+
+        What is found goes into buffers or parameters. It is repeated when a run is resumed, so it must be a function
+        of its arguments alone.
+
+        Args:
+            y: all targets (rows, *event), standardised.
+            x: all conditions, rows first, standardised.
+            seed: of whatever is random in it.
+        """
+
+    def solve(
+        self, y: Tensor, x: Condition, *, held_out: tuple[Tensor, Condition] | None, seed: int, seconds: float | None
+    ) -> Iterator[tuple[float, float, float | None]]:
+        """Fit without gradients; only families that say `gradient=False` have it, and they have no parts.
+
+        Args:
+            y: all targets (rows, *event), standardised.
+            x: all conditions, rows first, standardised.
+            held_out: (y, x) to choose and to stop by.
+            seed: of whatever is random in it.
+            seconds: the time after which it ends with what it has, about; None for no bound.
+
+        Yields:
+            (share done, loss, loss on the held-out rows or None), the model being whole at each; at least once.
+        """
+        raise UnsupportedError(f"family {self.name!r} is trained by gradients.")
 
     def parts(self) -> list[Part]:
         """Return what is trained, in order; one part with `loss` unless the family says otherwise."""
@@ -233,7 +293,14 @@ class Family(nn.Module):
     def _rows(self, embedding: Any) -> tuple[int, Tensor]:
         """Return the number of rows of an embedding, and a tensor with the device and dtype to draw in."""
         first = next(iter(embedding.values())) if isinstance(embedding, dict) else embedding
-        return count_rows(embedding), first if first.is_floating_point() else next(self.parameters())
+        like = first if first.is_floating_point() else torch.empty((), device=first.device)
+        return count_rows(embedding), like
+
+
+def _take_sizes(family: Family, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    for name in family.sized_by_data:
+        if (saved := state_dict.get(prefix + name)) is not None:
+            setattr(family, name, torch.empty_like(saved, device=getattr(family, name).device))
 
 
 def mean_over_event(errors: Tensor) -> Tensor:

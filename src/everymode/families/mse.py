@@ -25,7 +25,7 @@ class MSE(Family):
     """Regression by squared error; every draw for one x is the same."""
 
     name: ClassVar[str] = "mse"
-    abilities: ClassVar[Abilities] = Abilities(several=False)
+    abilities: ClassVar[Abilities] = Abilities(several=False, modes=False)
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
 """Networks know shapes and nothing of objectives: `network(y_t, t, x_embedding) -> (batch, *event)`.
 
-`default_for` is the only place that chooses one.
+The functions ending in `_for` here are the only place that chooses one.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from torch import nn
 
 from everymode.errors import check_number
+from everymode.networks.causal import CausalTransformer
+from everymode.networks.codec import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
 from everymode.networks.embeddings import TimeEmbedding
 from everymode.networks.encoders import encoder_for
 from everymode.networks.mlp import ResidualMLP
@@ -17,13 +19,18 @@ from everymode.networks.transformer import Transformer
 from everymode.spaces import ArraySpace, ImageSpace, SequenceSpace, Space
 
 __all__ = [
+    "CausalTransformer",
     "NetworkFactory",
     "ResidualMLP",
     "TimeEmbedding",
     "Transformer",
+    "causal_for",
     "check_size",
+    "coder_for",
+    "decoder_for",
     "default_for",
     "encoder_for",
+    "sizes_for",
 ]
 
 NetworkFactory = Callable[[Sequence[int], int], nn.Module]
@@ -36,8 +43,25 @@ def check_size(width: int | None, depth: int | None) -> None:
     check_number("depth", depth, 1, 256, integer=True, optional=True)
 
 
+def heads_for(width: int) -> int:
+    """Return the number of attention heads that suits a width: at least 16 numbers a head, where that divides."""
+    return max(h for h in (1, 2, 4, 8) if (width % h == 0 and width // h >= 16) or h == 1)
+
+
+def sizes_for(y_space: ArraySpace, width: int | None, depth: int | None) -> tuple[int, int]:
+    """Return (width, depth) with the defaults in the place of None; `SettingError` where one is out of range."""
+    check_size(width, depth)
+    tokens = isinstance(y_space, (SequenceSpace, ImageSpace))
+    return 128 if width is None else width, ((4 if tokens else 3) if depth is None else depth)
+
+
 def default_for(
-    y_space: ArraySpace, x_space: Space, *, width: int | None = None, depth: int | None = None
+    y_space: ArraySpace,
+    x_space: Space,
+    *,
+    width: int | None = None,
+    depth: int | None = None,
+    copies: int | None = None,
 ) -> tuple[nn.Module, nn.Module]:
     """Return (network, encoder) that suit the two spaces.
 
@@ -46,16 +70,41 @@ def default_for(
         x_space: any space; see `encoder_for`.
         width: hidden width; 128 if None.
         depth: number of blocks; 3 for vectors and 4 for the others if None.
+        copies: the network answers (batch, copies, *event); (batch, *event) if None.
 
     Raises:
         SettingError: width or depth is out of range.
     """
-    check_size(width, depth)
-    tokens = isinstance(y_space, (SequenceSpace, ImageSpace))
-    width = 128 if width is None else width
-    depth = (4 if tokens else 3) if depth is None else depth
+    width, depth = sizes_for(y_space, width, depth)
     encoder = encoder_for(x_space, width)
-    if tokens:
-        heads = max(h for h in (1, 2, 4, 8) if (width % h == 0 and width // h >= 16) or h == 1)
-        return Transformer(y_space.shape, width, width=width, depth=depth, heads=heads), encoder
-    return ResidualMLP(y_space.shape, width, width=width, depth=depth), encoder
+    if isinstance(y_space, (SequenceSpace, ImageSpace)):
+        heads = heads_for(width)
+        return Transformer(y_space.shape, width, width=width, depth=depth, heads=heads, copies=copies), encoder
+    out = y_space.shape if copies is None else (copies, *y_space.shape)
+    return ResidualMLP(y_space.shape, width, width=width, depth=depth, out=out), encoder
+
+
+def causal_for(
+    y_space: ArraySpace, tokens: int, embedding: int, *, width: int | None = None, depth: int | None = None
+) -> CausalTransformer:
+    """Return a causal transformer over so many tokens, of the size that suits the space."""
+    width, depth = sizes_for(y_space, width, depth)
+    return CausalTransformer(tokens, embedding, width=width, depth=depth, heads=heads_for(width))
+
+
+def coder_for(
+    y_space: ArraySpace, out: int, embedding: int, *, width: int | None = None, depth: int | None = None
+) -> nn.Module:
+    """Return `coder(y, x_embedding) -> (batch, out)`: convolutions for sequences and images, else an MLP."""
+    width, depth = sizes_for(y_space, width, depth)
+    kind = ConvEncoder if isinstance(y_space, (SequenceSpace, ImageSpace)) else MLPEncoder
+    return kind(y_space.shape, out, embedding, width=width, depth=depth)
+
+
+def decoder_for(
+    y_space: ArraySpace, size: int, embedding: int, *, width: int | None = None, depth: int | None = None
+) -> nn.Module:
+    """Return `decoder(z (batch, size), x_embedding) -> (batch, *event)`, the counterpart of `coder_for`."""
+    width, depth = sizes_for(y_space, width, depth)
+    kind = ConvDecoder if isinstance(y_space, (SequenceSpace, ImageSpace)) else MLPDecoder
+    return kind(size, y_space.shape, embedding, width=width, depth=depth)

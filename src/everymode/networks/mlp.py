@@ -40,28 +40,42 @@ class ResidualMLP(nn.Module):
         width: width of the hidden layers.
         depth: number of residual blocks, of two linear layers each.
         expansion: hidden width of a block, in widths.
+        out: shape of one answer; the event's if None.
+        timed: whether it looks at t.
     """
 
     def __init__(
-        self, shape: Sequence[int], embedding: int, *, width: int = 128, depth: int = 3, expansion: int = 2
+        self,
+        shape: Sequence[int],
+        embedding: int,
+        *,
+        width: int = 128,
+        depth: int = 3,
+        expansion: int = 2,
+        out: Sequence[int] | None = None,
+        timed: bool = True,
     ) -> None:
         super().__init__()
         self.shape, self.width, self.depth = tuple(shape), width, depth
+        self.out = self.shape if out is None else tuple(out)
         size = math.prod(shape)
-        self.time = TimeEmbedding(width)
+        self.time = TimeEmbedding(width) if timed else None
         self.condition = nn.Linear(embedding, width)
         self.enter = nn.Linear(size, width)
         self.modulation = small_init(nn.Linear(width, (2 * depth + 2) * width))
         self.widen = nn.ModuleList(nn.Linear(width, expansion * width) for _ in range(depth))
         self.narrow = nn.ModuleList(nn.Linear(expansion * width, width) for _ in range(depth))
-        self.leave = small_init(nn.Linear(width, size))
+        self.leave = small_init(nn.Linear(width, math.prod(self.out)))
 
-    def forward(self, y_t: Tensor, t: Tensor, x_embedding: Tensor) -> Tensor:
-        """Return (batch, *event) for y_t (batch, *event), t (batch,) and x_embedding (batch, embedding)."""
-        c = functional.silu(self.time(t) + self.condition(x_embedding))  # (batch, width)
+    def forward(self, y_t: Tensor, t: Tensor | None, x_embedding: Tensor) -> Tensor:
+        """Return (batch, *out) for y_t (batch, *event), t (batch,) and x_embedding (batch, embedding)."""
+        c = self.condition(x_embedding)
+        if self.time is not None and t is not None:
+            c = c + self.time(t)
+        c = functional.silu(c)  # (batch, width)
         h = self.enter(y_t.flatten(1)) + c
         parts = self.modulation(c).chunk(2 * self.depth + 2, dim=1)
         for block, (widen, narrow) in enumerate(zip(self.widen, self.narrow, strict=True)):
             hidden = modulate(h, *parts[2 * block : 2 * block + 2])
             h = h + narrow(functional.silu(widen(hidden)))
-        return self.leave(modulate(h, *parts[-2:])).unflatten(1, self.shape)
+        return self.leave(modulate(h, *parts[-2:])).unflatten(1, self.out)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from everymode.errors import DataError, SettingError
 from everymode.families.base import Family
-from everymode.spaces import Condition, count_rows
+from everymode.spaces import Condition, count_rows, place
 from everymode.training.run import Run
 from everymode.training.settings import TrainingSettings
 
@@ -86,6 +86,9 @@ def train(
         raise DataError(f"y has {len(y)} rows and x has {count_rows(x)}.")
     if not len(y):
         raise DataError("there are no rows to train on.")
+    if not family.abilities.gradient:
+        yield from _solve(family, y, x, held_out, settings, torch.device(device), interrupted)
+        return
     run = Run(family, (y, x), held_out, settings, torch.device(device), None if folder is None else Path(folder))
     if resume:
         run.load()
@@ -107,6 +110,42 @@ def train(
         raise
     finally:
         family.train(was_training)
+
+
+def _solve(
+    family: Family,
+    y: Tensor,
+    x: Condition,
+    held_out: tuple[Tensor, Condition] | None,
+    settings: TrainingSettings,
+    device: torch.device,
+    interrupted: Callable[[], bool],
+) -> Iterator[Progress]:
+    """Report on a family that is fitted without gradients: it keeps no state, and resumed it begins again."""
+    family.to(device)
+    started, history, steps = time.perf_counter(), [], settings.steps
+    best_loss, best_step, stopped, progress = None, 0, False, None
+    reports = family.solve(
+        y.to(device),
+        place(x, device),
+        held_out=None if held_out is None else (held_out[0].to(device), place(held_out[1], device)),
+        seed=settings.seed,
+        seconds=settings.max_seconds,
+    )
+    with torch.no_grad():
+        for share, loss, held_out_loss in reports:
+            step = max(1, round(share * steps))
+            if held_out_loss is not None and (best_loss is None or held_out_loss < best_loss):
+                best_loss, best_step = held_out_loss, step
+            history.append({"step": step, "loss": loss, "held_out_loss": held_out_loss})
+            seconds = time.perf_counter() - started
+            progress = Progress(step, steps, loss, held_out_loss, best_loss, best_step, seconds, "float32", history[:])
+            if stopped := interrupted():
+                break
+            yield progress
+    if progress is None:
+        raise SettingError(f"family {family.name!r} reported nothing of its fit.")
+    yield replace(progress, seconds=time.perf_counter() - started, finished="interrupted" if stopped else "completed")
 
 
 class _Stage:
@@ -192,11 +231,11 @@ class _Stage:
         return float(sum(float(total) for total in totals)) / steps
 
     def judge(self, held_out_loss: float | None) -> None:
-        """Keep the average of the weights if it is the best so far on the held-out rows."""
+        """Keep the average of the weights if it is the best so far on the held-out rows, or the last without them."""
         counters = self.counters
-        if held_out_loss is None:
-            return
-        if counters.best_loss is None or held_out_loss < counters.best_loss:
+        if held_out_loss is None and self.run.held_out is not None:
+            return  # not looked at now
+        if held_out_loss is None or counters.best_loss is None or held_out_loss < counters.best_loss:
             counters.best_loss, counters.best_step, counters.looks_without_gain = held_out_loss, counters.step, 0
             for index in self.indices:
                 self.run.parts[index].best.copy_(self.run.parts[index].average)
@@ -221,7 +260,7 @@ class _Stage:
 
     def diverged(self, loss: float) -> str:
         """Return 'diverged' if there is a good state to go back to, else raise."""
-        if self.counters.best_loss is None:
+        if self.counters.best_step <= self.counters.stage_step:
             raise SettingError(
                 f"the loss was {loss} at step {self.counters.step}, before there was a state to keep. Lower "
                 f"learning_rate (it is {self.settings.learning_rate:g}), or look for extreme values in the data."

@@ -8,7 +8,7 @@ from the device between two reports.
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 import torch
@@ -26,7 +26,7 @@ from everymode.training.state import Counters, PartState, load_state, save_state
 __all__ = ["STATE_FILE", "Run", "learning_rate_at"]
 
 STATE_FILE = "training.safetensors"
-_BATCHES, _LOSS, _HELD_OUT = 1, 2, 3  # streams of randomness
+_BATCHES, _LOSS, _HELD_OUT, _PREPARE = range(1, 5)  # streams of randomness
 _HELD_OUT_ROWS = 2048  # held-out rows are repeated up to about so many, each with noise of its own
 
 
@@ -94,6 +94,8 @@ class Run:
                 f"batch_size={settings.batch_size} does not divide over {self.processes.world} processes."
             )
         self.y, self.x = data[0].to(device), place(data[1], device)
+        with torch.no_grad():
+            family.prepare(self.y, self.x, seed=mix(settings.seed, _PREPARE))
         self.held_out = None if held_out is None else (held_out[0].to(device), place(held_out[1], device))
         declared = family.parts()
         self.parts = [PartState(p, weight_decay=settings.weight_decay) for p in declared]
@@ -144,9 +146,8 @@ class Run:
         loss = losses.mean()
         loss.backward()
         gradient = self.processes.average_(state.flat.collect())
-        state.optimizer.step(
-            state.flat.values, gradient, learning_rate_at(share_done, settings), settings.gradient_clip
-        )
+        rate = state.part.rate * learning_rate_at(share_done, settings)
+        state.optimizer.step(state.flat.values, gradient, rate, settings.gradient_clip)
         state.flat.publish()
         young = counters.step - counters.stage_step
         warm = (1 + young) / (10 + young)
@@ -155,23 +156,27 @@ class Run:
 
     @torch.no_grad()
     def look(self, indices: list[int]) -> float:
-        """Return the held-out loss of the averaged weights, always with the same noise."""
+        """Return the held-out loss of the averaged weights, always with the same noise: the sum over the parts."""
         if self.held_out is None:
             raise SettingError("there are no held-out rows to look at.")
         y, x = self.held_out
         repeats = max(1, _HELD_OUT_ROWS // len(y))
-        total, count = 0.0, 0
-        for index in indices:
-            state = self.parts[index]
-            generator = torch.Generator(device=self.device).manual_seed(mix(self.settings.seed, _HELD_OUT, index))
-            with state.flat.holding(state.average), self.autocast:
+        total = 0.0
+        with ExitStack() as averages:
+            for index in indices:
+                averages.enter_context(self.parts[index].flat.holding(self.parts[index].average))
+            averages.enter_context(self.autocast)
+            for index in indices:
+                part = self.parts[index].part
+                if not part.judged:
+                    continue
+                generator = torch.Generator(device=self.device).manual_seed(mix(self.settings.seed, _HELD_OUT, index))
                 for _ in range(repeats):
                     for start in range(0, len(y), 8192):
                         rows = slice(start, start + 8192)
-                        losses = state.part.loss(y[rows], take_rows(x, rows), generator=generator)
+                        losses = (part.judge or part.loss)(y[rows], take_rows(x, rows), generator=generator)
                         total += float(losses.double().sum())
-                        count += len(losses) if index == indices[0] else 0
-        return self.processes.agree(total / count)
+        return self.processes.agree(total / (repeats * len(y)))
 
     def load(self) -> None:
         """Go on from the state in the folder, if there is one."""
@@ -184,8 +189,6 @@ class Run:
             save_state(self.folder / STATE_FILE, self.parts, self.counters)
 
     def keep_best(self, indices: list[int]) -> None:
-        """Let the model hold what is kept of these parts: the best average, or the last where nothing was held out."""
+        """Let the model hold what is kept of these parts: the best average, or the last one where none was judged."""
         for index in indices:
-            state = self.parts[index]
-            kept = state.best if self.held_out is not None and self.counters.best_loss is not None else state.average
-            state.flat.set(kept)
+            self.parts[index].flat.set(self.parts[index].best)

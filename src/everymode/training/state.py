@@ -60,7 +60,7 @@ class PartState:
         self.flat = FlatParameters(part.module)
         self.average = self.flat.values.clone()
         self.best = self.flat.values.clone()
-        self.optimizer = FlatAdamW(self.flat.values, weight_decay=weight_decay)
+        self.optimizer = FlatAdamW(self.flat.values, weight_decay=weight_decay, betas=part.betas)
         self.running_loss = torch.zeros((), device=self.flat.values.device)
 
     def tensors(self) -> dict[str, Tensor]:
