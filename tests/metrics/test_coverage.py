@@ -97,8 +97,8 @@ def test_real_draws_score_their_floor(fork):
 @pytest.mark.parametrize("name", problems.names())
 def test_evaluate_works_on_every_problem(name):
     problem = problems.get(name)
-    x, y = problem.sample(40, 0)
-    draws, reference = problem.sample_given(x, 20, 1), problem.sample_given(x, 20, 2)
+    x, y = problem.sample(20, 0)
+    draws, reference = problem.sample_given(x, 10, 1), problem.sample_given(x, 10, 2)
     result = metrics.evaluate(problem, x, y, draws, reference, seed=0)
     assert list(result) == [
         "valid_share",
@@ -106,14 +106,70 @@ def test_evaluate_works_on_every_problem(name):
         "modes_total",
         "mode_recall",
         "probability_error",
+        "mode_entropy",
         "energy_score",
+        "sliced_wasserstein",
+        "c2st",
+        "precision",
+        "recall",
+        "density",
+        "coverage",
     ]
-    assert result == metrics.evaluate(problem, x, y, draws, reference, seed=0)
     assert result["valid_share"] == metrics.valid_share(problem, x, draws, reference)
+    assert result["mode_entropy"] == metrics.mode_entropy(problem, x, draws, reference, seed=0)
     assert result["mode_recall"] == metrics.mode_recall(problem, x, draws, reference, seed=0)
     assert result["probability_error"] == metrics.probability_error(problem, x, draws, reference, seed=0)
     ready = {key: part if isinstance(part, int) else part.to_dict() for key, part in result.items()}
     assert json.loads(json.dumps(ready, allow_nan=False)) == ready
+
+
+def test_evaluate_without_a_second_real_sample_has_no_floors_for_distances(fork):
+    x, y = fork.sample(10, 0)
+    draws, reference, real = (fork.sample_given(x, 5, seed) for seed in (1, 2, 3))
+    result = metrics.evaluate(fork, x, y, draws, reference)
+    with_floors = metrics.evaluate(fork, x, y, draws, reference, real)
+    assert with_floors == metrics.evaluate(fork, x, y, draws, reference, real)
+    assert all(part.floor is not None for part in with_floors.values() if isinstance(part, metrics.Measure))
+    for name in ("sliced_wasserstein", "c2st", "precision", "recall", "density", "coverage"):
+        assert result[name].floor is None
+        assert result[name].value == with_floors[name].value
+    for name in ("valid_share", "mode_recall", "probability_error", "mode_entropy", "energy_score"):
+        assert result[name] == with_floors[name]
+
+
+def test_evaluate_leaves_out_what_too_little_data_cannot_say(fork):
+    x, y = fork.sample(10, 0)
+    one_draw = metrics.evaluate(fork, x, y, fork.sample_given(x, 1, 1), fork.sample_given(x, 1, 2))
+    assert [name for name, part in one_draw.items() if part is None] == ["precision", "recall", "density", "coverage"]
+    one_row = metrics.evaluate(fork, x[:1], y[:1], fork.sample_given(x[:1], 9, 1), fork.sample_given(x[:1], 9, 2))
+    assert [name for name, part in one_row.items() if part is None] == ["c2st"]
+
+
+def test_entropy_of_known_shares(fork):
+    draws = np.array([[LEFT, LEFT, LEFT, RIGHT], [LEFT, LEFT, MIDDLE, MIDDLE]])
+    quarter = -0.75 * np.log(0.75) - 0.25 * np.log(0.25)
+    even = np.array([[LEFT, RIGHT, LEFT, RIGHT]] * 2)
+    measure = metrics.mode_entropy(fork, X, draws, even)
+    assert measure.value == pytest.approx((quarter + 0) / 2)
+    assert measure.floor == pytest.approx(np.log(2))
+    assert measure.n == 2
+    assert metrics.mode_entropy(fork, X, np.array([[MIDDLE] * 4] * 2)).value == 0
+
+
+@pytest.mark.parametrize("name", ["grid", "imbalanced"])
+def test_entropy_of_real_draws_is_the_true_one_less_the_known_bias(name):
+    problem = problems.get(name)
+    x, n = problem.sample_x(100, 0), 2000
+    draws, reference = problem.sample_given(x, n, 1), problem.sample_given(x, n, 2)
+    shares = problem.modes(x[:1])[0].probabilities  # the same for every x in both
+    expected = -(shares * np.log(shares)).sum() - (len(shares) - 1) / (2 * n)
+    measure = metrics.mode_entropy(problem, x, draws, reference)
+    assert measure.low < expected < measure.high
+    assert measure.high - measure.low < 0.01
+    assert abs(measure.floor - expected) < 0.005
+    lost = draws.copy()
+    lost[problem.assign(x, draws) == 1] = problem.sample_given(x, 1, 3)[0, 0]
+    assert metrics.mode_entropy(problem, x, lost, reference).high < measure.floor
 
 
 def test_no_draws_are_refused(fork):

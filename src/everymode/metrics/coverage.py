@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.special import entr
 from scipy.stats import binom
 
 from everymode.errors import DataError
@@ -15,7 +16,7 @@ from everymode.metrics.base import Measure
 from everymode.metrics.intervals import bootstrap_interval, wilson_interval
 from everymode.problems import Problem
 
-__all__ = ["Tally", "mode_recall", "modes_found", "probability_error", "valid_share"]
+__all__ = ["Tally", "mode_entropy", "mode_recall", "modes_found", "probability_error", "valid_share"]
 
 _LEAST_PROBABILITY = 0.01  # a mode rarer than this for some x is not asked for there
 _QUARTER = 0.25
@@ -64,6 +65,19 @@ def probability_error(
     above 0 since a row has only n of them: see the floor. The interval is a bootstrap over rows.
     """
     return Tally.of(problem, x, draws).probability_error(_reference(problem, x, reference), seed)
+
+
+def mode_entropy(
+    problem: Problem, x: ArrayLike, draws: ArrayLike, reference: ArrayLike | None = None, seed: int = 0
+) -> Measure:
+    """Entropy, in nats, of how the valid draws share out over modes, averaged over rows.
+
+    0 for one mode, log k for k modes drawn equally often; 0 also for a row without a valid draw. Neither high nor
+    low is good: the floor, the entropy of as many real draws, is the target. From n draws of k modes the entropy
+    comes out too small, by about (k - 1) / (2 n), for the model as for the real draws. Below the floor modes are
+    lost or neglected, above it rare ones are drawn too often. The interval is a bootstrap over rows.
+    """
+    return Tally.of(problem, x, draws).mode_entropy(_reference(problem, x, reference), seed)
 
 
 @dataclass(frozen=True)
@@ -117,6 +131,11 @@ class Tally:
         floor = self._floor(reference, lambda real: real._errors.mean())
         return _mean_over_rows(self._errors, floor, seed)
 
+    def mode_entropy(self, reference: Tally | None = None, seed: int = 0) -> Measure:
+        """See the function of this name."""
+        floor = self._floor(reference, lambda real: real._entropies.mean())
+        return _mean_over_rows(self._entropies, floor, seed)
+
     def _floor(self, reference: Tally | None, metric: Callable[[Tally], float]) -> float | None:
         if reference is None:
             return None
@@ -145,10 +164,18 @@ class Tally:
         return self._found.sum(axis=1) / self._exists.sum(axis=1)
 
     @cached_property
+    def _shares(self) -> np.ndarray:
+        """Of each row's valid draws, the share of each mode; 0 throughout where none is valid, `(rows, labels)`."""
+        return self.counts / np.maximum(self.counts.sum(axis=1), 1)[:, None]
+
+    @cached_property
     def _errors(self) -> np.ndarray:
-        valid = self.counts.sum(axis=1)
-        shares = self.counts / np.maximum(valid, 1)[:, None]
-        return np.where(valid > 0, np.abs(shares - self.truth).sum(axis=1) / 2, 1.0)
+        some_valid = self.counts.any(axis=1)
+        return np.where(some_valid, np.abs(self._shares - self.truth).sum(axis=1) / 2, 1.0)
+
+    @cached_property
+    def _entropies(self) -> np.ndarray:
+        return entr(self._shares).sum(axis=1)
 
 
 def _reference(problem: Problem, x: ArrayLike, reference: ArrayLike | None) -> Tally | None:
