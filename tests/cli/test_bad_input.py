@@ -109,7 +109,7 @@ TABLES = {
 def test_a_table_that_cannot_be_used(refuse, case, verb):
     frame, more, said = TABLES[case]
     frame.to_csv("table.csv", index=False)
-    size = SMALL if verb == "fit" else ("--steps", 20, "--width", 16)
+    size = SMALL if verb == "fit" else ("--budget", 20, "--width", 16)
     if case == "one row" and verb == "compare":
         said = r"1 row\(s\) cannot be split"
     message = refuse(verb, "table.csv", "--target", "y", *more, *size)
@@ -374,6 +374,29 @@ def test_compare_refuses_a_share_out_of_range(refuse, fraction):
     message = refuse("compare", "table.csv", "--target", "y", "--test-fraction", fraction)
     assert re.search(rf"test_fraction={fraction}(.0)? is out of range", message)
     assert "Unknown family 'nope'" in refuse("compare", "table.csv", "--target", "y", "--families", "mse,nope")
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        ((), "give either a table with --target, or --problem"),
+        (("table.csv", "--problem", "fork"), "give either a table with --target, or --problem"),
+        (("table.csv",), "which column.* of table.csv are to be predicted"),
+        (("--problem", "frok"), "'fork'"),
+        (("--problem", "fork", "--budget", "soon"), "budget 'soon': write seconds as 60s"),
+        (("--problem", "fork", "--budget", "0s"), "budget '0s'"),
+        (("--problem", "fork", "--families", "mse,mse"), "family mse stands twice"),
+        (("--problem", "fork", "--families", "flow_matching:solvr=euler"), "'solver'"),
+        (("--problem", "fork", "--resume", "nowhere"), "there is no folder nowhere"),
+        (("--problem", "fork", "--jobs", "0"), "jobs=0"),
+        (("--problem", "fork", "--seeds", "0"), "seeds=0"),
+    ],
+)
+def test_compare_says_what_it_needs(refuse, argv, said):
+    table().to_csv("table.csv", index=False)
+    message = refuse("compare", *argv)
+    assert re.search(said, message), message
+    assert not Path("runs").exists()
 
 
 # Checkpoints ---------------------------------------------------------------------------------------------------------

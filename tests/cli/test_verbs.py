@@ -310,29 +310,47 @@ def test_plot_draws_into_the_run(call, tables):
 
 
 def test_compare_holds_rows_out(call, tables):
-    argv = ("compare", tables["csv"], "--target", "y", "--given", "x", "--steps", 100, "--width", 16)
-    found = call(*argv, "--families", "mse,flow_matching", "--draws", 50, "--json").json
-    assert list(found["families"]) == ["mse", "flow_matching"]
-    rows = found["families"]
+    argv = ("compare", tables["csv"], "--target", "y", "--given", "x", "--budget", 100, "--width", 16)
+    found = call(*argv, "--families", "mse,flow_matching", "--draws", 50, "--out", "both", "--json").json
+    table = found["tasks"]["table"]
+    rows = table["families"]
+    assert list(rows) == ["mse", "flow_matching"]
     assert [rows[name]["nfe"] for name in rows] == [1, 32]
     assert all(rows[name]["energy_score_low"] < rows[name]["energy_score"] for name in rows)
-    assert "24 held-out rows" in found["note"]
+    assert "24 held-out rows" in table["note"]
+    assert json.loads(Path("both/comparison.json").read_text()) == found
+    assert (Path("both") / "report.html").stat().st_size > 1000
     plain = call(*argv, "--families", "mse", "--quiet")
     assert plain.err == ""
     assert "mse" in plain.out
-    assert not Path("runs").exists()
+    assert len(list(Path("runs/compare").glob("2*"))) == 1
 
 
 def test_compare_of_several_targets_and_categories(call, tables):
-    argv = ("compare", tables["categories"], "--target", "y", "--target", "z", "--steps", 30, "--width", 16)
-    found = call(*argv, "--families", "mse", "--families", "flow_matching", "--seed", 1, "--json")
-    assert list(found.json["families"]) == ["mse", "flow_matching"]
-    again = call(*argv, "--families", "mse", "--families", "flow_matching", "--seed", 1, "--json")
+    argv = ("compare", tables["categories"], "--target", "y", "--target", "z", "--budget", 30, "--width", 16)
+    families = ("--families", "mse", "--families", "flow_matching:steps=4", "--seed", 1, "--json")
 
-    def scores(done):
-        return [row["energy_score"] for row in done.json["families"].values()]
+    def scores():
+        (table,) = call(*argv, *families).json["tasks"].values()
+        assert list(table["families"]) == ["mse", "flow_matching:steps=4"]
+        return [row["energy_score"] for row in table["families"].values()]
 
-    assert scores(found) == scores(again)
+    assert scores() == scores()
+
+
+def test_compare_on_problems_goes_on_where_it_stopped(call):
+    argv = ("compare", "--problem", "fork,imbalanced", "--rows", 200, "--judged", 10, "--draws", 20, "--budget", 20)
+    more = ("--width", 8, "--depth", 1, "--seeds", 2)
+    first = call(*argv, *more, "--families", "mse", "--out", "kept", "--json").json
+    cells = {path: path.stat().st_mtime_ns for path in Path("kept/cells").glob("*.json")}
+    assert len(cells) == 4
+    both = call(*argv, *more, "--families", "mse,flow_matching", "--resume", "kept", "--json").json
+    assert {path: path.stat().st_mtime_ns for path in cells} == cells  # nothing was run again
+    assert len(list(Path("kept/cells").glob("*.json"))) == 8
+    for task, table in first["tasks"].items():
+        assert both["tasks"][task]["families"]["mse"] == table["families"]["mse"]
+    figures = {path.name for path in Path("kept/figures").glob("*.png")}
+    assert figures == {"matrix.png", "quality.png", "scoreboard.png"}
 
 
 def test_doctor(call):

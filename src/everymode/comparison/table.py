@@ -1,23 +1,23 @@
-"""The mode table: families side by side, on equal terms, each number beside its floor."""
+"""The mode table: families side by side, each number beside its floor."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from everymode.errors import DataError, check_number
-from everymode.estimator import OneToManyRegressor
-from everymode.families import Family, get_family
-from everymode.inputs import as_fitted, count_of
-from everymode.metrics import Measure, energy_score, evaluate
-from everymode.problems import Problem
-from everymode.tables import as_frame
+from everymode.metrics import Measure
 
-__all__ = ["ModeTable", "Row", "compare", "judge", "judge_on_rows"]
+__all__ = ["TRUTH", "ModeTable", "Row"]
+
+TRUTH = "truth"
+"""The name under which real draws are judged like a family's: the floor, as a row of its own."""
+
+_ENDS = ("low", "high", "floor")
 
 
 @dataclass(frozen=True)
@@ -27,37 +27,104 @@ class Row:
     Attributes:
         family: the model's family.
         valid_share: share of the draws that are valid answers.
-        modes_found, modes_total: distinct answers found, and how many there are.
+        modes_found, modes_total: distinct answers found, and how many there are; a mean over seeds may be no integer.
         mode_recall: share of a row's modes that its draws find.
         probability_error: total variation between the shares of the modes and their probabilities.
+        mode_entropy: entropy of the shares of the modes, in nats; its floor is that of real draws.
         energy_score: a proper score, in the units of y; lower is better.
-        seconds: training time. nfe: network evaluations a draw. parameters: trained numbers.
+        sliced_wasserstein: distance to real draws for the same x, in standard deviations of y; lower is better.
+        c2st: accuracy of a classifier that tells draws from real ones; 0.5 is perfect.
+        precision, density: share of the draws among real ones, and how densely.
+        recall, coverage: share of the real draws among those of the model, and near one of them.
+        log_likelihood: mean log p(y | x) of fresh pairs in nats; higher is better.
+        seconds: training time. nfe: network evaluations a draw. milliseconds: a draw, many drawn at once.
+        parameters: fitted numbers.
     """
 
     family: str
     valid_share: Measure | None = None
-    modes_found: int | None = None
+    modes_found: float | None = None
     modes_total: int | None = None
     mode_recall: Measure | None = None
     probability_error: Measure | None = None
+    mode_entropy: Measure | None = None
     energy_score: Measure | None = None
+    sliced_wasserstein: Measure | None = None
+    c2st: Measure | None = None
+    precision: Measure | None = None
+    recall: Measure | None = None
+    density: Measure | None = None
+    coverage: Measure | None = None
+    log_likelihood: Measure | None = None
     seconds: float | None = None
     nfe: int | None = None
+    milliseconds: float | None = None
     parameters: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return one flat, JSON-ready dict: a measure becomes its value, with _low, _high and _floor beside it."""
+        """Return one flat, JSON-ready dict: a measure becomes its value, with _low, _high, _floor and _n beside it."""
         flat: dict[str, Any] = {}
-        for name, value in vars(self).items():
-            if isinstance(value, Measure):
-                described = value.to_dict()
-                flat[name] = described["value"]
-                flat |= {f"{name}_{end}": described[end] for end in ("low", "high", "floor")}
+        for name in _names():
+            value = getattr(self, name)
+            if name in MEASURES:
+                described = {} if value is None else value.to_dict()
+                flat[name] = described.get("value")
+                flat |= {f"{name}_{end}": described.get(end) for end in _ENDS}
             else:
                 flat[name] = value
-                if name in ("valid_share", "mode_recall", "probability_error", "energy_score"):
-                    flat |= {f"{name}_{end}": None for end in ("low", "high", "floor")}
         return flat
+
+    @classmethod
+    def from_dict(cls, flat: Mapping[str, Any]) -> Row:
+        """Return the row that `to_dict` described."""
+        values: dict[str, Any] = {}
+        for name in _names():
+            value = flat.get(name)
+            if name in MEASURES and value is not None:
+                value = Measure(value, *(flat.get(f"{name}_{end}") for end in _ENDS), n=0)
+            values[name] = value
+        return cls(**values)
+
+    @classmethod
+    def mean(cls, rows: Sequence[Row]) -> Row:
+        """Return the mean over seeds. The interval of a measure holds the chance within seeds and that between them."""
+        if len(rows) == 1:
+            return rows[0]
+        values: dict[str, Any] = {"family": rows[0].family}
+        for name in _names()[1:]:
+            known = [value for row in rows if (value := getattr(row, name)) is not None]
+            if not known:
+                values[name] = None
+            elif name in MEASURES:
+                values[name] = _mean_measure(known)
+            else:
+                mean = float(np.mean(known))
+                values[name] = int(mean) if mean.is_integer() and name != "seconds" else mean
+        return cls(**values)
+
+
+def _names() -> list[str]:
+    return [field.name for field in fields(Row)]
+
+
+MEASURES = tuple(field.name for field in fields(Row) if "Measure" in str(field.type))
+
+
+def _mean_measure(measures: Sequence[Measure]) -> Measure:
+    """Return the mean of measures of several seeds.
+
+    Its variance is that between the seeds, over their number; where the intervals of the single seeds are wider than
+    what the seeds show, theirs is taken: three seeds know little of their own spread.
+    """
+    values = np.array([measure.value for measure in measures])
+    value, seeds = float(values.mean()), len(values)
+    halves = [(m.high - m.low) / 2 for m in measures if m.low is not None and m.high is not None]
+    within = float(np.mean(np.square(halves))) if halves else 0.0
+    between = float(values.var(ddof=1)) * 1.96**2 if seeds > 1 else 0.0
+    half = math.sqrt(max(within, between) / seeds)
+    floors = [m.floor for m in measures if m.floor is not None]
+    low, high = (value - half, value + half) if math.isfinite(half) else (None, None)
+    return Measure(value, low, high, float(np.mean(floors)) if floors else None, sum(m.n for m in measures))
 
 
 @dataclass(frozen=True)
@@ -68,11 +135,15 @@ class ModeTable:
         title: what was compared on.
         rows: one a family.
         note: what the numbers mean here: how many rows and draws, which floor.
+        floor: what real draws score, as a row of its own.
+        failures: what went wrong, by family.
     """
 
     title: str
     rows: tuple[Row, ...]
     note: str = ""
+    floor: Row | None = None
+    failures: tuple[tuple[str, str], ...] = ()
 
     def __iter__(self) -> Iterator[Row]:
         return iter(self.rows)
@@ -84,28 +155,44 @@ class ModeTable:
         raise KeyError(f"no family {family!r} in this table; there are {', '.join(r.family for r in self.rows)}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return {'title', 'note', 'families': {name: numbers}}, JSON-ready."""
-        return {"title": self.title, "note": self.note, "families": {r.family: r.to_dict() for r in self.rows}}
+        """Return title, note, families by name, the floor and the failures, JSON-ready."""
+        return {
+            "title": self.title,
+            "note": self.note,
+            "families": {row.family: row.to_dict() for row in self.rows},
+            "floor": None if self.floor is None else self.floor.to_dict(),
+            "failures": dict(self.failures),
+        }
+
+    @classmethod
+    def from_dict(cls, described: Mapping[str, Any]) -> ModeTable:
+        """Return the table that `to_dict` described."""
+        floor = described.get("floor")
+        return cls(
+            described["title"],
+            tuple(Row.from_dict(row) for row in described["families"].values()),
+            described.get("note", ""),
+            None if floor is None else Row.from_dict(floor),
+            tuple(described.get("failures", {}).items()),
+        )
 
     def to_frame(self) -> pd.DataFrame:
         """Return the table as a pandas frame, one row a family."""
         return pd.DataFrame([row.to_dict() for row in self.rows]).set_index("family")
 
     def shown(self) -> list[dict[str, str]]:
-        """Return the rows as short texts under the headings that people read."""
-        return [
-            {
-                "family": row.family,
-                "valid share": _interval(row.valid_share, percent=True),
-                "modes": "-" if row.modes_found is None else f"{row.modes_found} of {row.modes_total}",
-                "probability error": _beside_floor(row.probability_error),
-                "energy score": _beside_floor(row.energy_score),
-                "seconds": "-" if row.seconds is None else f"{row.seconds:.1f}",
-                "NFE": "-" if row.nfe is None else str(row.nfe),
-                "parameters": "-" if row.parameters is None else f"{row.parameters:,}",
-            }
-            for row in self.rows
+        """Return the rows as short texts under the headings that people read; columns that nothing fills are left out.
+
+        The floor stands beside each number, or as the last row where it is a row of its own.
+        """
+        rows = [*self.rows, *([replace(self.floor, family=TRUTH)] if self.floor is not None else [])]
+        texts = [
+            {name: "-" if row is None else text(row) for name, text in _COLUMNS.items()} | {"family": row.family}
+            for row in (rows if self.floor is None else [_without_floors(row) for row in rows])
         ]
+        texts += [{**dict.fromkeys(_COLUMNS, "-"), "family": f"{name}: failed"} for name, _ in self.failures]
+        filled = [name for name in _COLUMNS if any(row[name] != "-" for row in texts)]
+        return [{name: row[name] for name in filled} for row in texts]
 
     def __str__(self) -> str:
         shown = self.shown()
@@ -120,13 +207,17 @@ class ModeTable:
         return f"<p><b>{self.title}</b></p>{pd.DataFrame(self.shown()).to_html(index=False)}<p>{self.note}</p>"
 
 
-def _interval(measure: Measure | None, *, percent: bool) -> str:
+def _without_floors(row: Row) -> Row:
+    measures = {name: getattr(row, name) for name in MEASURES}
+    return replace(row, **{name: replace(m, floor=None) for name, m in measures.items() if m is not None})
+
+
+def _percent(measure: Measure | None) -> str:
     if measure is None:
         return "-"
-    scale, form = (100, "{:.1f}") if percent else (1, "{:.3f}")
-    text = form.format(scale * measure.value) + (" %" if percent else "")
+    text = f"{100 * measure.value:.1f} %"
     if measure.low is not None and measure.high is not None:
-        text += f" ({form.format(scale * measure.low)} to {form.format(scale * measure.high)})"
+        text += f" ({100 * max(0.0, measure.low):.1f} to {100 * min(1.0, measure.high):.1f})"
     return text
 
 
@@ -136,103 +227,26 @@ def _beside_floor(measure: Measure | None) -> str:
     return f"{measure.value:.3f}" + ("" if measure.floor is None else f" (floor {measure.floor:.3f})")
 
 
-def judge(
-    problem: Problem,
-    models: Mapping[str, OneToManyRegressor],
-    *,
-    rows: int = 100,
-    draws: int = 200,
-    seed: int = 0,
-    pairs: tuple[np.ndarray, np.ndarray] | None = None,
-) -> ModeTable:
-    """Return the mode table of fitted models on fresh x of a problem whose answers are known.
-
-    Args:
-        problem: gives the truth.
-        models: fitted, by the name they are shown under.
-        rows: number of fresh x.
-        draws: draws an x.
-        seed: of the fresh rows, the real draws and the models' draws.
-        pairs: (x, y) to judge on, in place of fresh ones: what was held out of a real table.
-    """
-    x, y = problem.sample(rows, seed) if pairs is None else pairs
-    real = problem.sample_given(x, draws, seed + 1)
-    found = []
-    for name, model in models.items():
-        drawn = _three_axes(model.sample(as_fitted(model, x), draws, random_state=seed + 2))
-        numbers: dict[str, Any] = evaluate(problem, x, y, drawn, real, seed=seed)
-        found.append(Row(name, **numbers, **_costs(model)))
-    note = f"{len(x)} x, {draws} draws each; floor: as many real draws. Intervals hold 95 %."
-    return ModeTable(f"{problem.name}: {problem.title}", tuple(found), note)
+def _modes(row: Row) -> str:
+    return "-" if row.modes_found is None else f"{row.modes_found:.3g} of {row.modes_total}"
 
 
-def judge_on_rows(
-    models: Mapping[str, OneToManyRegressor], X: Any, Y: Any, *, draws: int = 200, seed: int = 0, title: str = "table"
-) -> ModeTable:
-    """Return the table of fitted models on rows that they have not seen, where only one answer a row is known.
-
-    The energy score alone can be measured there: which answers are valid is not known.
-    """
-    frame = as_frame(Y)
-    y = np.asarray(Y if frame is None else frame, dtype=np.float64).reshape(count_of(X), -1)
-    found = []
-    for name, model in models.items():
-        drawn = model.sample(X, draws, random_state=seed).reshape(len(y), draws, -1)
-        found.append(Row(name, energy_score=energy_score(y, drawn, seed=seed), **_costs(model)))
-    note = f"{len(y)} held-out rows, {draws} draws each. Which answers are valid is not known for a table of data."
-    return ModeTable(title, tuple(found), note)
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
 
 
-def _costs(model: OneToManyRegressor) -> dict[str, Any]:
-    return {"seconds": model.fit_seconds_, "nfe": model.nfe, "parameters": model.n_parameters_}
-
-
-def _three_axes(draws: np.ndarray) -> np.ndarray:
-    return draws[..., None] if draws.ndim == 2 else draws
-
-
-def compare(
-    X: Any,
-    Y: Any,
-    families: Iterable[str | Family] = ("mse", "flow_matching"),
-    *,
-    test_fraction: float = 0.2,
-    draws: int = 200,
-    random_state: int = 0,
-    **settings: Any,
-) -> ModeTable:
-    """Fit families on the same rows with the same settings, and return their table on rows held out from all of them.
-
-    Args:
-        X, Y: as for `OneToManyRegressor.fit`.
-        families: names or family objects.
-        test_fraction: share of the rows held out.
-        draws: draws a held-out row.
-        random_state: of the split, the fits and the draws.
-        settings: further parameters of `OneToManyRegressor`, the same for all.
-
-    Raises:
-        DataError, SettingError: as `fit` does.
-    """
-    check_number("test_fraction", test_fraction, 0.0, 0.9, exclusive_low=True)
-    rows = count_of(X)
-    if rows < 4:
-        raise DataError(f"{rows} row(s) cannot be split into a part to fit and a part to judge on; give at least 4.")
-    order = np.random.default_rng(random_state).permutation(rows)
-    held = max(1, round(test_fraction * rows))
-    out, kept = order[:held], order[held:]
-    models = {}
-    for chosen in families:
-        family = get_family(chosen)
-        model = OneToManyRegressor(family, random_state=random_state, **settings)
-        models[family.name] = model.fit(_take(X, kept), _take(Y, kept))
-    return judge_on_rows(models, _take(X, out), _take(Y, out), draws=draws, seed=random_state, title="held-out rows")
-
-
-def _take(data: Any, rows: np.ndarray) -> Any:
-    if isinstance(data, Mapping):
-        return {key: _take(value, rows) for key, value in data.items()}
-    frame = as_frame(data)
-    if frame is None:
-        return data[rows] if hasattr(data, "shape") else np.asarray(data)[rows]
-    return frame.iloc[rows] if frame.shape[1] != 1 or np.ndim(data) > 1 else frame.iloc[rows, 0]
+_COLUMNS: dict[str, Callable[[Row], str]] = {
+    "family": lambda row: row.family,
+    "valid share": lambda row: _percent(row.valid_share),
+    "modes": _modes,
+    "probability error": lambda row: _beside_floor(row.probability_error),
+    "entropy": lambda row: _beside_floor(row.mode_entropy),
+    "energy score": lambda row: _beside_floor(row.energy_score),
+    "sliced W2": lambda row: _beside_floor(row.sliced_wasserstein),
+    "C2ST": lambda row: _beside_floor(row.c2st),
+    "log-likelihood": lambda row: _beside_floor(row.log_likelihood),
+    "seconds": lambda row: _number(row.seconds, ".1f"),
+    "NFE": lambda row: _number(row.nfe, ".0f"),
+    "ms a draw": lambda row: _number(row.milliseconds, ".3g"),
+    "parameters": lambda row: _number(row.parameters, ",.0f"),
+}

@@ -1,7 +1,8 @@
-"""Figures of a tape, one a file. A new module in this folder is a new figure; nothing else has to be told.
+"""Figures of a record, one a file. A new module in this folder is a new figure; nothing else has to be told.
 
-Each figure module has three names: `SUMMARY` (one line), `NEEDS` (the fields of `Tape` that it cannot do
-without) and `figure(tape)`. Modules whose name starts with an underscore, and `style`, are no figures.
+A record is what was found, as arrays: a `Tape` (what models answered), a `Comparison` (families on tasks) or what a
+lesson measured. Each figure module has three names: `SUMMARY` (one line), `NEEDS` (the fields of the record that it
+cannot do without) and `figure(record)`. Modules whose name starts with an underscore, and `style`, are no figures.
 No figure touches pyplot or matplotlib's global settings, so they can be drawn inside any program.
 """
 
@@ -13,21 +14,30 @@ import pkgutil
 from collections.abc import Sized
 from pathlib import Path
 from types import ModuleType
+from typing import Protocol
 
 from matplotlib.figure import Figure
 
 from everymode.errors import DataError, unknown_name
 from everymode.plots.style import house
-from everymode.tape import Tape
 
-__all__ = ["DOTS_PER_INCH", "draw", "kinds", "save", "summary"]
+__all__ = ["DOTS_PER_INCH", "Record", "draw", "kinds", "kinds_for", "save", "summary"]
 
 DOTS_PER_INCH = 150
 
 
+class Record(Protocol):
+    """Anything with a title; figures ask it for the fields that they need."""
+
+    @property
+    def title(self) -> str:
+        """One line."""
+        ...
+
+
 def kinds() -> list[str]:
     """The names of all figures, in alphabetical order."""
-    names = (module.name for module in pkgutil.iter_modules(__path__))
+    names = (module.name for module in pkgutil.iter_modules(__path__) if not module.ispkg)
     return sorted(name for name in names if name != "style" and not name.startswith("_"))
 
 
@@ -36,21 +46,26 @@ def summary(kind: str) -> str:
     return _module(kind).SUMMARY
 
 
-def draw(kind: str, tape: Tape) -> Figure:
+def draw(kind: str, record: Record) -> Figure:
     """Draws one figure.
 
     Raises:
-        ValueError: there is no such figure, or the tape lacks what it needs; both are named.
+        ValueError: there is no such figure, or the record lacks what it needs; both are named.
     """
     module = _module(kind)
-    missing = [name for name in module.NEEDS if not _filled(getattr(tape, name))]
+    missing = _missing(module, record)
     if missing:
         raise DataError(
-            f"the figure {kind!r} needs {' and '.join(module.NEEDS)}; the tape {tape.title!r} "
-            f"has no {' and no '.join(missing)}."
+            f"the figure {kind!r} needs {' and '.join(module.NEEDS)}; the {type(record).__name__.lower()} "
+            f"{record.title!r} has no {' and no '.join(missing)}."
         )
     with house():
-        return module.figure(tape)
+        return module.figure(record)
+
+
+def kinds_for(record: Record) -> list[str]:
+    """The names of the figures that a record has everything for."""
+    return [kind for kind in kinds() if not _missing(_module(kind), record)]
 
 
 def save(figure: Figure, folder: str | os.PathLike[str], name: str) -> list[Path]:
@@ -62,6 +77,10 @@ def save(figure: Figure, folder: str | os.PathLike[str], name: str) -> list[Path
         figure.savefig(paths[0], dpi=DOTS_PER_INCH, metadata={"Software": None})
         figure.savefig(paths[1], dpi=DOTS_PER_INCH, metadata={"Date": None})
     return paths
+
+
+def _missing(module: ModuleType, record: Record) -> list[str]:
+    return [name for name in module.NEEDS if not _filled(getattr(record, name, None))]
 
 
 def _module(kind: str) -> ModuleType:

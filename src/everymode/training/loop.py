@@ -231,10 +231,10 @@ class _Stage:
         return float(sum(float(total) for total in totals)) / steps
 
     def judge(self, held_out_loss: float | None) -> None:
-        """Keep the average of the weights if it is the best so far on the held-out rows, or the last without them."""
+        """Keep the average of the weights if it is the best so far on the held-out rows; the last before any look."""
         counters = self.counters
-        if held_out_loss is None and self.run.held_out is not None:
-            return  # not looked at now
+        if held_out_loss is None and counters.best_loss is not None:
+            return
         if held_out_loss is None or counters.best_loss is None or held_out_loss < counters.best_loss:
             counters.best_loss, counters.best_step, counters.looks_without_gain = held_out_loss, counters.step, 0
             for index in self.indices:
