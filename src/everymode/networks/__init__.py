@@ -14,7 +14,7 @@ from everymode.networks.causal import CausalTransformer
 from everymode.networks.codec import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
 from everymode.networks.embeddings import TimeEmbedding
 from everymode.networks.encoders import encoder_for
-from everymode.networks.mlp import ResidualMLP
+from everymode.networks.mlp import ResidualMLP, waves_for
 from everymode.networks.transformer import Transformer
 from everymode.spaces import ArraySpace, ImageSpace, SequenceSpace, Space
 
@@ -81,7 +81,7 @@ def default_for(
         heads = heads_for(width)
         return Transformer(y_space.shape, width, width=width, depth=depth, heads=heads, copies=copies), encoder
     out = y_space.shape if copies is None else (copies, *y_space.shape)
-    return ResidualMLP(y_space.shape, width, width=width, depth=depth, out=out), encoder
+    return ResidualMLP(y_space.shape, width, width=width, depth=depth, out=out, waves=waves_for(y_space.shape)), encoder
 
 
 def causal_for(

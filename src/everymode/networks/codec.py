@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from everymode.networks.mlp import ResidualMLP, small_init
+from everymode.networks.mlp import ResidualMLP, small_init, waves_for
 
 __all__ = ["ConvDecoder", "ConvEncoder", "MLPDecoder", "MLPEncoder"]
 
@@ -24,7 +24,9 @@ class MLPEncoder(nn.Module):
 
     def __init__(self, shape: Sequence[int], out: int, embedding: int, *, width: int, depth: int) -> None:
         super().__init__()
-        self.trunk = ResidualMLP(shape, embedding, width=width, depth=depth, out=(out,), timed=False)
+        self.trunk = ResidualMLP(
+            shape, embedding, width=width, depth=depth, out=(out,), timed=False, waves=waves_for(shape)
+        )
 
     def forward(self, y: Tensor, x_embedding: Tensor) -> Tensor:
         """Return (batch, out) for y (batch, *event) and x_embedding (batch, embedding)."""

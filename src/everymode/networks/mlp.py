@@ -2,7 +2,9 @@
 
 References:
     Scalable diffusion models with transformers (Peebles and Xie, 2023), https://arxiv.org/abs/2212.09748: the
-    modulation of normalised activations by shift and scale (a gate a block bought nothing measurable here).
+        modulation of normalised activations by shift and scale (a gate a block bought nothing measurable here)
+    Fourier features let networks learn high frequency functions in low dimensional domains (Tancik et al., 2020),
+        https://arxiv.org/abs/2006.10739: the waves
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ from torch.nn import functional
 
 from everymode.networks.embeddings import TimeEmbedding
 
-__all__ = ["ResidualMLP", "modulate", "small_init"]
+__all__ = ["ResidualMLP", "modulate", "small_init", "waves_for"]
+
+_FEW = 16
 
 
 def modulate(h: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -31,6 +35,11 @@ def small_init(layer: nn.Linear, std: float = 0.02) -> nn.Linear:
     return layer
 
 
+def waves_for(shape: Sequence[int]) -> tuple[float, ...]:
+    """Return the frequencies that suit standardised events: with few values, the modes may be sharp and many."""
+    return (1.0, 2.0, 4.0, 8.0) if math.prod(shape) <= _FEW else ()
+
+
 class ResidualMLP(nn.Module):
     """`network(y_t, t, x_embedding)` for events of any shape, flattened.
 
@@ -42,7 +51,11 @@ class ResidualMLP(nn.Module):
         expansion: hidden width of a block, in widths.
         out: shape of one answer; the event's if None.
         timed: whether it looks at t.
+        waves: frequencies of sines and cosines of each value that stand beside it, in radians per unit. A network is
+            slow to learn what changes fast with its input, and sharp modes do.
     """
+
+    waves: Tensor
 
     def __init__(
         self,
@@ -54,6 +67,7 @@ class ResidualMLP(nn.Module):
         expansion: int = 2,
         out: Sequence[int] | None = None,
         timed: bool = True,
+        waves: Sequence[float] = (),
     ) -> None:
         super().__init__()
         self.shape, self.width, self.depth = tuple(shape), width, depth
@@ -61,7 +75,8 @@ class ResidualMLP(nn.Module):
         size = math.prod(shape)
         self.time = TimeEmbedding(width) if timed else None
         self.condition = nn.Linear(embedding, width)
-        self.enter = nn.Linear(size, width)
+        self.register_buffer("waves", torch.tensor([float(wave) for wave in waves]), persistent=False)
+        self.enter = nn.Linear(size * (1 + 2 * len(waves)), width)
         self.modulation = small_init(nn.Linear(width, (2 * depth + 2) * width))
         self.widen = nn.ModuleList(nn.Linear(width, expansion * width) for _ in range(depth))
         self.narrow = nn.ModuleList(nn.Linear(expansion * width, width) for _ in range(depth))
@@ -73,7 +88,11 @@ class ResidualMLP(nn.Module):
         if self.time is not None and t is not None:
             c = c + self.time(t)
         c = functional.silu(c)  # (batch, width)
-        h = self.enter(y_t.flatten(1)) + c
+        h = y_t.flatten(1)
+        if len(self.waves):
+            angles = (h[..., None] * self.waves).flatten(1)  # (batch, size * waves)
+            h = torch.cat([h, angles.sin(), angles.cos()], dim=1)
+        h = self.enter(h) + c
         parts = self.modulation(c).chunk(2 * self.depth + 2, dim=1)
         for block, (widen, narrow) in enumerate(zip(self.widen, self.narrow, strict=True)):
             hidden = modulate(h, *parts[2 * block : 2 * block + 2])
