@@ -20,7 +20,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import everymode as em
 import everymode.estimator
-from everymode.errors import DataError, SettingError
+from everymode.errors import DataError, SettingError, UnsupportedError
 from everymode.families import Family, get_family
 from everymode.spaces import DictSpace, ImageSpace, SequenceSpace, TableSpace, VectorSpace
 
@@ -411,6 +411,73 @@ def test_weights_of_the_rows_enter_the_score(fork):
     heavy, light = (model.score(x, far, sample_weight=np.where(np.arange(60) < 10, w, 1.0)) for w in (10.0, 0.0))
     assert light > heavy
     assert model.score(x, far, sample_weight=np.ones(60)) == pytest.approx(model.score(x, far))
+
+
+# Densities -----------------------------------------------------------------------------------------------------------
+
+
+def test_densities_are_in_the_units_of_y():
+    """Over a line and a plane in the units of y, far from standardised ones, they integrate to one."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(200, 1)), 500 + 40 * rng.normal(size=200)
+    model = tiny("normalizing_flow").fit(x, y)
+    line = np.arange(0, 1000, 0.5)
+    found = model.log_prob(np.repeat(x[:1], len(line), axis=0), line)
+    assert found.shape == line.shape
+    assert found.dtype == np.float64
+    assert np.exp(found).sum() * 0.5 == pytest.approx(1, abs=0.01)
+    model = tiny("normalizing_flow").fit(x, np.stack([y, 1e-3 * rng.normal(size=200)], axis=1))
+    plane = np.stack(np.meshgrid(np.arange(0, 1000, 4.0), np.arange(-0.01, 0.01, 1e-4)), axis=-1).reshape(-1, 2)
+    found = model.log_prob(np.repeat(x[:1], len(plane), axis=0), plane)
+    assert np.exp(found).sum() * 4 * 1e-4 == pytest.approx(1, abs=0.01)
+
+
+def test_a_row_has_its_density_whatever_is_beside_it(monkeypatch):
+    x, y = em.problems.get("fork").sample(100, seed=0)
+    model = tiny("normalizing_flow").fit(x, y)
+    whole = model.log_prob(x, y)
+    assert whole.shape == (100,)
+    assert whole.std() > 0
+    np.testing.assert_allclose(model.log_prob(x[::-1], y[::-1]), whole[::-1], rtol=1e-5, atol=1e-5)
+    monkeypatch.setattr(everymode.estimator, "_NETWORK_ROWS", 7)  # batches that do not divide the rows
+    np.testing.assert_allclose(model.log_prob(x, y), whole, rtol=1e-5, atol=1e-5)
+    frame = pd.DataFrame(y)
+    np.testing.assert_allclose(model.log_prob(x, frame), whole, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(model.log_prob(torch.from_numpy(x), torch.from_numpy(y)), whole, rtol=1e-5, atol=1e-5)
+
+
+def test_a_saved_model_has_the_same_densities(tmp_path):
+    x, y = normal(ROWS, 2), normal(ROWS, seed=1)
+    model = tiny(em.NormalizingFlow(bins=4, passes=2)).fit(x, y)
+    read = em.load(model.save(tmp_path / "model.safetensors"), device="cpu")
+    assert np.array_equal(read.log_prob(x, y), model.log_prob(x, y))
+
+
+def test_bad_questions_for_a_density():
+    x, y = normal(ROWS, 2), normal(ROWS, 2, seed=1)
+    with pytest.raises(NotFittedError):
+        tiny("normalizing_flow").log_prob(x, y)
+    with pytest.raises(UnsupportedError, match=r"'mse' has no density.*normalizing_flow"):
+        tiny("mse").fit(x, y).log_prob(x, y)
+    model = tiny("normalizing_flow").fit(x, y)
+    with pytest.raises(DataError, match="X has 60 rows, but Y has shape"):
+        model.log_prob(x, y[:5])
+    for wrong in (y[:, 0], y[:, :1], y[:, None]):
+        with pytest.raises(DataError, match=r"each row must have shape \(2,\)"):
+            model.log_prob(x, wrong)
+    gap = y.copy()
+    gap[7, 1] = np.nan
+    with pytest.raises(DataError, match=r"Y holds NaN.*first at 7; column\(s\) column 1"):
+        model.log_prob(x, gap)
+    with pytest.raises(DataError, match="text"):
+        model.log_prob(x, y.astype(str) + "a")
+    table = pd.DataFrame(y, columns=["left", "right"])
+    named = tiny("normalizing_flow").fit(x, table)
+    assert named.log_prob(x, table).shape == (ROWS,)
+    with pytest.raises(DataError, match=r"right, left.*fitted on left, right"):
+        named.log_prob(x, table[["right", "left"]])
+    flat = tiny("normalizing_flow").fit(x, y[:, 0])
+    assert np.array_equal(flat.log_prob(x, y[:, 0]), flat.log_prob(x, y[:, :1]))
 
 
 # Files ---------------------------------------------------------------------------------------------------------------

@@ -21,22 +21,44 @@ if TYPE_CHECKING:
         UnsupportedError,
     )
     from everymode.estimator import OneToManyRegressor, load
-    from everymode.families import MSE, Family, FlowMatching
+    from everymode.families import (
+        GMM,
+        MDN,
+        MIP,
+        MSE,
+        VQ,
+        Autoregressive,
+        Diffusion,
+        Family,
+        FlowMatching,
+        Gaussian,
+        NormalizingFlow,
+        Trees,
+    )
     from everymode.recording import record
     from everymode.tape import Tape
 
 __all__ = [
+    "GMM",
+    "MDN",
+    "MIP",
     "MSE",
+    "VQ",
+    "Autoregressive",
     "CheckpointError",
     "DataError",
+    "Diffusion",
     "Family",
     "FileError",
     "FlowMatching",
+    "Gaussian",
     "MissingExtraError",
     "ModeTable",
+    "NormalizingFlow",
     "OneToManyRegressor",
     "SettingError",
     "Tape",
+    "Trees",
     "UnsupportedError",
     "__version__",
     "compare",
@@ -58,7 +80,20 @@ _HOMES = {
     "comparison": ("ModeTable", "compare", "judge"),
     "errors": ("CheckpointError", "DataError", "FileError", "MissingExtraError", "SettingError", "UnsupportedError"),
     "estimator": ("OneToManyRegressor", "load"),
-    "families": ("MSE", "Family", "FlowMatching"),
+    "families": (
+        "GMM",
+        "MDN",
+        "MIP",
+        "MSE",
+        "VQ",
+        "Autoregressive",
+        "Diffusion",
+        "Family",
+        "FlowMatching",
+        "Gaussian",
+        "NormalizingFlow",
+        "Trees",
+    ),
     "recording": ("record",),
     "tape": ("Tape",),
 }

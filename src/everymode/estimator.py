@@ -16,9 +16,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
-from everymode.errors import CheckpointError, check_number
-from everymode.families import Family, get_family
-from everymode.inputs import count_of, encode_condition, fit_condition, read_target
+from everymode.errors import CheckpointError, UnsupportedError, check_number
+from everymode.families import Family, get_family, names
+from everymode.inputs import count_of, encode_condition, encode_target, fit_condition, read_target
 from everymode.metrics import energy_scores
 from everymode.modes import most_probable
 from everymode.networks import NetworkFactory
@@ -272,6 +272,34 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
         decoded = self.y_space_.decode(torch.from_numpy(answers).reshape(rows, 1, *self.y_space_.shape))
         return self._squeeze(decoded[:, 0])
 
+    def log_prob(self, X: Any, Y: Any) -> np.ndarray:
+        """Return log p(y | x) of every row of Y given its row of X, where the family has a density.
+
+        Args:
+            X: rows, as in `fit`.
+            Y: one answer a row: (rows, *event); (rows,) where one y is one number.
+
+        Returns:
+            (rows,), float64, in nats: the logarithm of a density in the units of Y.
+
+        Raises:
+            UnsupportedError: the family has no density; the message names those that have one.
+            DataError: X and Y differ in rows, Y has another shape than in `fit`, or cells are NaN or infinite.
+        """
+        check_is_fitted(self, "family_")
+        if not self.family_.abilities.density:
+            able = ", ".join(name for name in names() if get_family(name).abilities.density)
+            raise UnsupportedError(f"family {self.family_.name!r} has no density; these have one: {able}.")
+        x, device = self._condition(X), self._device()
+        y = encode_target(Y, self.y_space_, count_rows(x))
+        found = torch.empty(len(y), dtype=torch.float64)
+        with torch.inference_mode():
+            for start in range(0, len(y), _NETWORK_ROWS):
+                rows = slice(start, start + _NETWORK_ROWS)
+                standardised = self.family_.log_prob(y[rows].to(device), place(take_rows(x, rows), device))
+                found[rows] = standardised.double().cpu()
+        return found.numpy() + self.y_space_.log_jacobian
+
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the energy skill: 1 - energy score / energy score of knowing nothing about x.
 
@@ -299,6 +327,11 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
     def nfe(self) -> int:
         """Network evaluations for one draw."""
         return get_family(getattr(self, "family_", self.family)).nfe
+
+    @property
+    def has_density(self) -> bool:
+        """Whether there is `log_prob`."""
+        return get_family(getattr(self, "family_", self.family)).abilities.density
 
     @property
     def n_parameters_(self) -> int:

@@ -16,7 +16,7 @@ from everymode.errors import DataError
 from everymode.spaces import ArraySpace, Condition, DictSpace, Space, TableSpace, array_space
 from everymode.tables import as_frame, check_finite, column_arrays, condition_space
 
-__all__ = ["as_fitted", "count_of", "encode_condition", "fit_condition", "read_target"]
+__all__ = ["as_fitted", "count_of", "encode_condition", "encode_target", "fit_condition", "read_target"]
 
 
 def _to_numpy(values: Any) -> Any:
@@ -136,6 +136,25 @@ def read_target(Y: Any, rows: int) -> tuple[ArraySpace, Tensor, bool]:
     space = array_space(values, names, "Y")
     _refuse_constant(values, space)
     return space, space.encode(values), flat
+
+
+def encode_target(Y: Any, space: ArraySpace, rows: int) -> Tensor:
+    """Return the standardised targets (rows, *event) of a new Y beside `rows` rows of X.
+
+    Raises:
+        DataError: Y has other rows, another shape or other columns than the space, or its cells are not finite numbers.
+    """
+    frame = as_frame(Y)
+    values = np.asarray(_to_numpy(Y)) if frame is None else frame.to_numpy()
+    if values.shape[:1] != (rows,):
+        raise DataError(f"X has {rows} rows, but Y has shape {values.shape}: they must have equal length.")
+    if frame is not None and len(space.names) > 1 and tuple(map(str, frame.columns)) != space.names:
+        raise DataError(
+            f"Y has the columns {', '.join(map(str, frame.columns))}, but the model was fitted on "
+            f"{', '.join(space.names)}, in that order."
+        )
+    values = values[:, None] if values.ndim == 1 and space.shape == (1,) else values
+    return space.encode(space.check(values, "Y"))
 
 
 def _refuse_constant(values: np.ndarray, space: ArraySpace) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
@@ -84,6 +84,19 @@ class Path:
         inside = determinant[1:-1]
         if not torch.isfinite(determinant).all() or not ((inside < 0).all() or (inside > 0).all()):
             raise SettingError("path: alpha * sigma' - alpha' * sigma must be finite and keep its sign inside (0, 1).")
+
+    def time_at(self, log_ratio: Tensor) -> Tensor:
+        """Return the times at which log(alpha / sigma) is `log_ratio`, in its shape; the ends where it never is."""
+        known = self._log_ratios.to(log_ratio)
+        place = torch.searchsorted(known, log_ratio.contiguous()).clamp(1, len(known) - 1)
+        low, high = known[place - 1], known[place]
+        part = ((log_ratio - low) / (high - low)).clamp(0.0, 1.0)
+        return (place - 1 + part) / (len(known) - 1)
+
+    @cached_property
+    def _log_ratios(self) -> Tensor:
+        t = torch.linspace(0.0, 1.0, 2049, dtype=torch.float64)
+        return self.alpha(t).clamp_min(1e-12).log() - self.sigma(t).clamp_min(1e-12).log()
 
     @property
     def prior_scale(self) -> float:
@@ -225,6 +238,10 @@ class LinearPath(Path):
     def d_sigma(self, t: Tensor) -> Tensor:
         """Return -1."""
         return -torch.ones_like(t)
+
+    def time_at(self, log_ratio: Tensor) -> Tensor:
+        """Return the inverse of log(t / (1 - t))."""
+        return log_ratio.sigmoid()
 
     def interpolate(self, y: Tensor, noise: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """Return (y_t, velocity): the velocity is y - noise at every time."""

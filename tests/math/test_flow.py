@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import everymode as em
-from everymode.paths import PATHS
+from everymode.families.times import draw_times
+from everymode.paths import PATHS, get_path
 from everymode.problems import GaussianMixture
 from everymode.randomness import new_generator, normal
 from everymode.solvers import last, time_grid
@@ -142,7 +143,7 @@ def test_the_conditional_loss_has_the_gradient_of_the_marginal_loss(name, precon
         losses = model.loss(y, x, generator=new_generator(batch))
         replay = new_generator(batch)
         noise = normal(tuple(y.shape), replay, like=y)
-        t = model.times(rows, y, replay)
+        t = draw_times("uniform", path, rows, replay, like=y)
         y_t, conditional = path.interpolate(y, noise, t)
         alpha, sigma, d_alpha, d_sigma = path.coefficients(t.double(), y.double())
         scale = (alpha * d_sigma - d_alpha * sigma).abs() / (alpha**2 + sigma**2).sqrt()
@@ -284,3 +285,15 @@ def test_one_step_of_the_exact_field_is_exactly_the_average():
     field = lambda y, t: torch.from_numpy(marginal_velocity(path, y.numpy(), float(t)))  # noqa: E731
     landed = last(em.solvers.integrate(field, torch.from_numpy(noise), time_grid(1), "euler"))
     np.testing.assert_allclose(landed, np.zeros((50, 2)), atol=1e-12)
+
+
+@pytest.mark.parametrize("path", ["linear", "cosine", "vp"])
+def test_edm_times_have_normal_log_ratios(path):
+    """log(alpha / sigma) is normal with mean and standard deviation 1.2, on every path."""
+    chosen = get_path(path)
+    t = draw_times("edm", chosen, 20_000, new_generator(0), like=torch.zeros(1, dtype=torch.float64))
+    ratio = chosen.alpha(t).log() - chosen.sigma(t).log()
+    inside = ratio[(t > 1e-6) & (t < 1 - 1e-6)]
+    assert len(inside) > 19_900
+    assert float(inside.mean()) == pytest.approx(1.2, abs=0.01)
+    assert float(inside.std()) == pytest.approx(1.2, abs=0.01)

@@ -282,3 +282,10 @@ def test_settings_make_the_path_again(path):
     assert get_path(path) is path
     with pytest.raises(SettingError, match="register"):
         path_settings(custom_path())
+
+
+def test_times_are_found_by_their_ratio_of_data_to_noise(path, inner_times):
+    ratio = path.alpha(inner_times).log() - path.sigma(inner_times).log()
+    torch.testing.assert_close(path.time_at(ratio), inner_times, rtol=0, atol=2e-5)
+    ends = path.time_at(torch.tensor([-60.0, 60.0], dtype=torch.float64))
+    torch.testing.assert_close(ends, torch.tensor([0.0, 1.0], dtype=torch.float64), rtol=0, atol=1e-6)

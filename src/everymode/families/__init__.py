@@ -7,14 +7,59 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from everymode.errors import SettingError, unknown_name
+from everymode.families.autoregressive import Autoregressive
 from everymode.families.base import Abilities, Family, Part
+from everymode.families.diffusion import Diffusion
+from everymode.families.energy import Energy
 from everymode.families.flow_matching import FlowMatching
+from everymode.families.gaussian import Gaussian
+from everymode.families.gmm import GMM
+from everymode.families.mdn import MDN
+from everymode.families.mip import MIP
 from everymode.families.mse import MSE
+from everymode.families.normalizing_flow import NormalizingFlow
+from everymode.families.trees import Trees
+from everymode.families.vq import VQ
 from everymode.paths import PATHS
 
-__all__ = ["MSE", "Abilities", "Family", "FlowMatching", "Part", "get_family", "names", "register"]
+__all__ = [
+    "GMM",
+    "MDN",
+    "MIP",
+    "MSE",
+    "VQ",
+    "Abilities",
+    "Autoregressive",
+    "Diffusion",
+    "Energy",
+    "Family",
+    "FlowMatching",
+    "Gaussian",
+    "NormalizingFlow",
+    "Part",
+    "Trees",
+    "get_family",
+    "names",
+    "register",
+]
 
-_REGISTRY: dict[str, type[Family]] = {family.name: family for family in (MSE, FlowMatching)}
+_REGISTRY: dict[str, type[Family]] = {
+    family.name: family
+    for family in (
+        MSE,
+        MIP,
+        Gaussian,
+        GMM,
+        MDN,
+        NormalizingFlow,
+        FlowMatching,
+        Diffusion,
+        Energy,
+        Autoregressive,
+        VQ,
+        Trees,
+    )
+}
 
 
 def _registry() -> dict[str, type[Family]]:

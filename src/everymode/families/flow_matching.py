@@ -24,20 +24,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from everymode.couplings import Coupling, get_coupling
 from everymode.errors import check_bool, check_choice, check_number
 from everymode.families.base import Abilities, Family, mean_over_event, times_like
+from everymode.families.times import TIME_SAMPLING, draw_times
 from everymode.paths import Path, get_path, path_settings
-from everymode.randomness import Source, normal, stratified
+from everymode.randomness import Source, normal
 from everymode.solvers import Tableau, get_solver, integrate, last, time_grid
 from everymode.spaces import Condition
 
 __all__ = ["FlowMatching"]
-
-TIME_SAMPLING = ("uniform", "logit_normal")
 
 
 class FlowMatching(Family):
@@ -46,7 +44,7 @@ class FlowMatching(Family):
     Args:
         path: 'linear' (conditional optimal transport), 'cosine', 'vp', 've', or a `Path`.
         coupling: which noise meets which target; 'independent' is right for every x.
-        time_sampling: 'uniform' (stratified over the batch) or 'logit_normal' (more of the middle).
+        time_sampling: 'uniform', 'logit_normal' (more of the middle) or 'edm' (more of the data's end).
         precondition: whether the network predicts the scaled remainder of the best linear velocity, or the velocity.
         solver: 'euler', 'midpoint', 'heun', 'rk4', or a tableau.
         steps: number of solver steps for a draw; NFE = steps times the solver's stages.
@@ -92,17 +90,10 @@ class FlowMatching(Family):
         """Network evaluations for one draw."""
         return self.steps * get_solver(self.solver).stages
 
-    def times(self, batch: int, like: Tensor, generator: Source) -> Tensor:
-        """Return training times (batch,): one a stratum, so that every batch covers [0, 1] evenly."""
-        u = stratified(batch, generator, like=like)
-        if self.time_sampling == "logit_normal":
-            return torch.special.ndtri(u.clamp(1e-6, 1 - 1e-6)).sigmoid()
-        return u
-
     def loss(self, y: Tensor, x: Condition, *, generator: Source = None) -> Tensor:
         """Return the squared error of the (scaled) velocity of each row, averaged over the event, (batch,)."""
         noise = normal(tuple(y.shape), generator, like=y)
-        t = self.times(len(y), y, generator)
+        t = draw_times(self.time_sampling, self._path, len(y), generator, like=y)
         noise, y, x = get_coupling(self.coupling)(noise, y, x)
         path = self._path
         y_t, velocity = path.interpolate(y, noise, t)

@@ -37,7 +37,7 @@ class Record(Protocol):
 
 def kinds() -> list[str]:
     """The names of all figures, in alphabetical order."""
-    names = (module.name for module in pkgutil.iter_modules(__path__) if not module.ispkg)
+    names = (module.name for module in pkgutil.iter_modules(__path__))
     return sorted(name for name in names if name != "style" and not name.startswith("_"))
 
 

@@ -1,13 +1,11 @@
-"""ODE and SDE solvers: a tableau is data, the loop is written once. A solver yields states and prints nothing.
+"""Explicit Runge-Kutta methods: a tableau is data, the loop is written once.
 
 References:
-    Solving ordinary differential equations I (Hairer, Norsett and Wanner, 1993): the Runge-Kutta tableaus.
-    Numerical solution of stochastic differential equations (Kloeden and Platen, 1992): Euler-Maruyama.
+    Solving ordinary differential equations I (Hairer, Norsett and Wanner, 1993): the tableaus.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,12 +14,12 @@ import torch
 from torch import Tensor
 
 from everymode.errors import SettingError, check_choice, check_number
-from everymode.randomness import Source, normal
 
 __all__ = [
     "SOLVERS",
+    "Field",
     "Tableau",
-    "euler_maruyama",
+    "check_times",
     "get_solver",
     "integrate",
     "last",
@@ -89,7 +87,8 @@ def time_grid(steps: int, *, device: torch.device | str = "cpu") -> Tensor:
     return torch.linspace(0.0, 1.0, steps + 1, dtype=torch.float64, device=device)
 
 
-def _check_times(times: Tensor) -> list[float]:
+def check_times(times: Tensor) -> list[float]:
+    """Return `times` (steps + 1,) as numbers; `SettingError` unless they strictly rise or strictly fall."""
     if times.ndim != 1 or len(times) < 2:
         raise SettingError(f"times must be one row of at least two times; the shape is {tuple(times.shape)}.")
     values = [float(t) for t in times]
@@ -114,7 +113,7 @@ def integrate(field: Field, y: Tensor, times: Tensor, solver: str | Tableau) -> 
     Raises:
         SettingError: the solver is unknown or the times are not monotone.
     """
-    tableau, values = get_solver(solver), _check_times(times)
+    tableau, values = get_solver(solver), check_times(times)
     yield values[0], y
     for start, end in pairwise(values):
         h = end - start
@@ -128,30 +127,6 @@ def integrate(field: Field, y: Tensor, times: Tensor, solver: str | Tableau) -> 
         for weight, slope in zip(tableau.weights, slopes, strict=True):
             if weight:
                 y = torch.add(y, slope, alpha=h * weight)
-        yield end, y
-
-
-def euler_maruyama(
-    drift: Field, diffusion: Callable[[Tensor], Tensor], y: Tensor, times: Tensor, generator: Source
-) -> Iterator[tuple[float, Tensor]]:
-    """Integrate dy = drift(y, t) dt + diffusion(t) dW through `times`.
-
-    Args:
-        drift: (y (batch, *event), t scalar tensor) -> (batch, *event).
-        diffusion: standard deviation of the noise per square root of time, a function of scalar t.
-        y: the state at times[0].
-        times: (steps + 1,), rising or falling.
-        generator: where the noise comes from.
-
-    Yields:
-        (time, state) for each of `times`, the first included.
-    """
-    values = _check_times(times)
-    yield values[0], y
-    for start, end in pairwise(values):
-        h, t = end - start, torch.tensor(start, dtype=y.dtype, device=y.device)
-        noise = normal(tuple(y.shape), generator, like=y)
-        y = y + h * drift(y, t) + math.sqrt(abs(h)) * diffusion(t) * noise
         yield end, y
 
 

@@ -1,0 +1,199 @@
+"""Diffusion: learn to tell the data from the noise at every noise level, then take the noise away step by step.
+
+Draw a time t, noise and a target y; let y_t = alpha(t) y + sigma(t) noise. A network that is trained by squared error
+to tell one of
+
+    data   y
+    noise                                                          (epsilon, Ho et al.)
+    v      (alpha noise - sigma y) / sqrt(alpha^2 + sigma^2)       (Salimans and Ho; there alpha^2 + sigma^2 = 1)
+
+from (y_t, t, x) knows E[y | y_t, x], since y_t and any of the three give the others; and with it the score, the
+probability-flow ODE and its SDE. Samplers ask for E[y | y_t, x] and for nothing else (see `solvers.exponential`).
+
+Preconditioning (Karras et al.) asks the network for data = c_skip y_t + c_out F(c_in y_t), with c_in, c_skip and c_out
+such that F's input and its target have variance 1 where y has. For data of unit variance, on any path, c_skip =
+alpha / (alpha^2 + sigma^2), c_out = -sigma / sqrt(alpha^2 + sigma^2), and F's target is v. So with preconditioning the
+network tells v from the scaled state whatever `target` is, and `target` says only in which units the error counts;
+where alpha^2 + sigma^2 = 1 it is nothing but v-prediction.
+
+The weighting is a function of the signal-to-noise ratio snr = alpha^2 / sigma^2, with lambda = log snr. An error in
+v is sqrt(snr / (1 + snr)) times as large in noise, and 1 / sqrt(1 + snr) times in data, so a weight for one is a
+weight for all:
+
+    uniform   1 on the squared error of `target`
+    min_snr   min(snr, 5) on that of the data (Hang et al.)
+    sigmoid   sigmoid(2 - lambda) dlambda/dt on that of the noise (Kingma and Gao: a weighted ELBO)
+    edm       1 / c_out^2 on that of the data where log(sigma / alpha) is normal with mean -1.2 and standard deviation
+              1.2 (Karras et al.); that density stands in the weight, so that times stay as `time_sampling` draws them
+
+In the papers t or the step counts from data to noise; here t = 0 is noise and t = 1 is data, on every path.
+
+References:
+    Denoising diffusion probabilistic models (Ho, Jain and Abbeel, 2020), https://arxiv.org/abs/2006.11239
+    Progressive distillation (Salimans and Ho, 2022), https://arxiv.org/abs/2202.00512: v
+    Elucidating the design space of diffusion-based generative models (Karras et al., 2022),
+        https://arxiv.org/abs/2206.00364
+    Efficient diffusion training via Min-SNR weighting strategy (Hang et al., 2023), https://arxiv.org/abs/2303.09556
+    Understanding diffusion objectives as the ELBO with simple data augmentation (Kingma and Gao, 2023),
+        https://arxiv.org/abs/2303.00848
+    Common diffusion noise schedules and sample steps are flawed (Lin et al., 2024), https://arxiv.org/abs/2305.08891
+
+Fails: with very few steps (one step is E[y | x] again). With the noise as target, no preconditioning, and a path that
+starts from nothing but noise: there the network's answer says nothing of the data (Lin et al.), and the guess of the
+data is shrunk towards 0 where alpha < .05.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from everymode.errors import check_bool, check_choice, check_number
+from everymode.families.base import Abilities, Family, mean_over_event, times_like
+from everymode.families.times import TIME_SAMPLING, draw_times
+from everymode.paths import Path, get_path, path_settings
+from everymode.randomness import Source, normal
+from everymode.solvers import SAMPLERS, SPACINGS, get_sampler, last
+from everymode.spaces import Condition
+
+__all__ = ["Diffusion"]
+
+TARGETS = ("v", "noise", "data")
+WEIGHTINGS = ("uniform", "min_snr", "sigmoid", "edm")
+_LEAST = 1e-4  # of what a weight is divided by
+_LEAST_ALPHA = 0.05  # of what the data are divided by where a network tells the noise
+
+
+class Diffusion(Family):
+    """Denoising diffusion on any Gaussian path.
+
+    Args:
+        path: 'cosine', 'vp' (linear beta), 'linear', 've', or a `Path`.
+        target: what the network is asked for: 'v', 'noise' or 'data'; with `precondition`, the units of its error.
+        weighting: 'uniform', 'min_snr', 'sigmoid' or 'edm'; see the module.
+        precondition: whether the network sees the scaled state and predicts v in any case, as EDM's does.
+        time_sampling: 'uniform', 'logit_normal' (more of the middle) or 'edm' (more of the data's end).
+        sampler: 'dpm_solver_2m', 'ddim', 'heun' (deterministic) or 'ddpm' (ancestral).
+        spacing: of the sampler's times: 'karras' (even in (sigma / alpha)^(1/7)) or 'uniform' in t.
+        steps: number of the sampler's steps for a draw; NFE = steps, with 'heun' 2 steps - 1.
+    """
+
+    name: ClassVar[str] = "diffusion"
+    abilities: ClassVar[Abilities] = Abilities(velocity=True, trajectory=True)
+
+    def __init__(
+        self,
+        *,
+        path: str | Path = "cosine",
+        target: str = "v",
+        weighting: str = "uniform",
+        precondition: bool = True,
+        time_sampling: str = "uniform",
+        sampler: str = "dpm_solver_2m",
+        spacing: str = "karras",
+        steps: int = 24,
+    ) -> None:
+        super().__init__()
+        self.path = path
+        get_path(path)  # refuses what it does not know
+        self.target = check_choice("target", target, TARGETS)
+        self.weighting = check_choice("weighting", weighting, WEIGHTINGS)
+        self.precondition = check_bool("precondition", precondition)
+        self.time_sampling = check_choice("time_sampling", time_sampling, TIME_SAMPLING)
+        self.sampler = check_choice("sampler", sampler, SAMPLERS)
+        self.spacing = check_choice("spacing", spacing, SPACINGS)
+        self.steps = check_number("steps", steps, 1, 100_000, integer=True)
+
+    @property
+    def _path(self) -> Path:
+        return get_path(self.path)
+
+    @property
+    def _predicts(self) -> str:
+        """What the network's answer is."""
+        return "v" if self.precondition else self.target
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings, JSON-ready."""
+        return {**self.get_params(), "path": path_settings(self._path)}
+
+    @property
+    def nfe(self) -> int:
+        """Network evaluations for one draw."""
+        return get_sampler(self.sampler).evaluations(self.steps)
+
+    def weight(self, t: Tensor, like: Tensor) -> Tensor:
+        """Return the weight of the squared error of what the network predicts at `t` (batch,), shaped for `like`."""
+        a, s, da, ds = self._path.coefficients(t, like)
+        signal = a.square() / (a.square() + s.square())
+        units = {"v": torch.ones_like(signal), "noise": signal, "data": 1 - signal}  # of a squared error, against v's
+        if self.weighting == "uniform":
+            return units[self.target] / units[self._predicts] if self.precondition else units["v"]
+        if self.weighting == "min_snr":
+            weight = torch.minimum(signal, 5 * (1 - signal))
+        else:
+            a, s = a.clamp_min(_LEAST), s.clamp_min(_LEAST)
+            log_snr, rate = 2 * (a / s).log(), 2 * (da / a - ds / s)
+            if self.weighting == "sigmoid":
+                weight = rate * torch.sigmoid(2 - log_snr) * signal
+            else:
+                weight = rate * torch.exp(-0.5 * ((log_snr - 2.4) / 2.4).square()) / (2.4 * (2 * torch.pi) ** 0.5)
+        return weight / units[self._predicts].clamp_min(_LEAST)
+
+    def loss(self, y: Tensor, x: Condition, *, generator: Source = None) -> Tensor:
+        """Return the weighted squared error of each row, averaged over the event, (batch,)."""
+        noise = normal(tuple(y.shape), generator, like=y)
+        t = draw_times(self.time_sampling, self._path, len(y), generator, like=y)
+        a, s, _, _ = self._path.coefficients(t, y)
+        y_t, shrink = a * y + s * noise, (a.square() + s.square()).rsqrt()
+        wanted = {"v": lambda: shrink * (a * noise - s * y), "noise": lambda: noise, "data": lambda: y}
+        error = self._answer(y_t, t, self.encode(x)) - wanted[self._predicts]()
+        return mean_over_event(self.weight(t, y) * error.square())
+
+    def _answer(self, y_t: Tensor, t: Tensor, embedding: Any) -> Tensor:
+        """Return the network's answer: v, noise or data, by `_predicts`."""
+        return self.network(self._path.preconditioning(t, y_t)[0] * y_t if self.precondition else y_t, t, embedding)
+
+    def data(self, y_t: Tensor, t: float | Tensor, embedding: Any) -> Tensor:
+        """Return E[y | y_t, x] for an embedding of x, (batch, *event)."""
+        t = times_like(t, y_t)
+        return self._data(self._answer(y_t, t, embedding), y_t, t)
+
+    def _data(self, answer: Tensor, y_t: Tensor, t: Tensor) -> Tensor:
+        if self._predicts == "data":
+            return answer
+        a, s, _, _ = self._path.coefficients(t, y_t)
+        if self._predicts == "noise":
+            return (y_t - s * answer) / a.clamp_min(_LEAST_ALPHA)
+        variance = a.square() + s.square()
+        return (a * y_t - s * variance.sqrt() * answer) / variance
+
+    def velocity(self, y_t: Tensor, t: Tensor, x: Condition) -> Tensor:
+        """Return dy/dt of the probability-flow ODE at (y_t, t), (batch, *event)."""
+        t, path = times_like(t, y_t), self._path
+        answer = self._answer(y_t, t, self.encode(x))
+        if self._predicts == "v":  # regular at both ends
+            _, skip, scale = path.preconditioning(t, y_t)
+            return skip * y_t - scale * answer
+        if self._predicts == "data":
+            return path.convert(answer, y_t, t, given="data", wanted="velocity")
+        _, _, da, ds = path.coefficients(t, y_t)
+        return da * self._data(answer, y_t, t) + ds * answer
+
+    def _states(self, embedding: Any, times: Tensor, generator: Source) -> Iterator[tuple[float, Tensor]]:
+        rows, like = self._rows(embedding)
+        start = self._path.prior_scale * normal((rows, *self.event), generator, like=like)
+        sampler = get_sampler(self.sampler)
+        return sampler.states(lambda y, t: self.data(y, t, embedding), start, times, self._path, generator=generator)
+
+    def draw(self, embedding: Any, *, generator: Source = None) -> Tensor:
+        """Return one draw a row, (batch, *event): from noise, in `steps` steps of `sampler`."""
+        times = SPACINGS[self.spacing](self._path, self.steps)
+        return last(self._states(embedding, times, generator))
+
+    def trajectory(self, x: Condition, times: Tensor, *, generator: Source = None) -> Iterator[tuple[float, Tensor]]:
+        """Yield (time, states (batch, *event)) at each of `times`, rising from noise to data."""
+        return self._states(self.encode(x), times, generator)

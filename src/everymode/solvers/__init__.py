@@ -1,0 +1,38 @@
+"""ODE and SDE solvers. Each is a generator of (time, state); it prints nothing.
+
+`runge_kutta` takes a velocity, `stochastic` a drift and a diffusion, `exponential` a model's guess of the data.
+"""
+
+from everymode.solvers.exponential import (
+    SAMPLERS,
+    SPACINGS,
+    Sampler,
+    ddim,
+    ddpm,
+    dpm_solver_2m,
+    get_sampler,
+    heun,
+    karras_grid,
+)
+from everymode.solvers.runge_kutta import SOLVERS, Tableau, get_solver, integrate, last, steps_for, time_grid
+from everymode.solvers.stochastic import euler_maruyama
+
+__all__ = [
+    "SAMPLERS",
+    "SOLVERS",
+    "SPACINGS",
+    "Sampler",
+    "Tableau",
+    "ddim",
+    "ddpm",
+    "dpm_solver_2m",
+    "euler_maruyama",
+    "get_sampler",
+    "get_solver",
+    "heun",
+    "integrate",
+    "karras_grid",
+    "last",
+    "steps_for",
+    "time_grid",
+]
