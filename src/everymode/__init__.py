@@ -22,10 +22,13 @@ if TYPE_CHECKING:
     )
     from everymode.estimator import OneToManyRegressor, load
     from everymode.families import (
+        GAN,
         GMM,
         MDN,
         MIP,
         MSE,
+        VAE,
+        VAEGAN,
         VQ,
         Autoregressive,
         Diffusion,
@@ -39,10 +42,13 @@ if TYPE_CHECKING:
     from everymode.tape import Tape
 
 __all__ = [
+    "GAN",
     "GMM",
     "MDN",
     "MIP",
     "MSE",
+    "VAE",
+    "VAEGAN",
     "VQ",
     "Autoregressive",
     "CheckpointError",
@@ -81,10 +87,13 @@ _HOMES = {
     "errors": ("CheckpointError", "DataError", "FileError", "MissingExtraError", "SettingError", "UnsupportedError"),
     "estimator": ("OneToManyRegressor", "load"),
     "families": (
+        "GAN",
         "GMM",
         "MDN",
         "MIP",
         "MSE",
+        "VAE",
+        "VAEGAN",
         "VQ",
         "Autoregressive",
         "Diffusion",

@@ -12,7 +12,7 @@ from torch import nn
 import everymode as em
 from everymode.errors import SettingError
 from everymode.families.diffusion import TARGETS, WEIGHTINGS
-from everymode.families.times import draw_times
+from everymode.families.times import TIME_SAMPLING, draw_times
 from everymode.networks import ResidualMLP
 from everymode.paths import PATHS, CustomPath, get_path
 from everymode.problems import GaussianMixture
@@ -352,7 +352,9 @@ class Exact(nn.Module):
 
 def exact(path, target, precondition, *, weighting="uniform", factor=1.0, off=0.0):
     """A model whose network is perfect, or off by `factor` and `off`."""
-    family = em.Diffusion(path=path, target=target, precondition=precondition, weighting=weighting)
+    family = em.Diffusion(
+        path=path, target=target, precondition=precondition, weighting=weighting, time_sampling="uniform"
+    )
     asked = "v" if precondition else target
     network = Exact(get_path(path), asked, precondition, factor, off)
     return family.build(PLAIN, NOTHING, network=lambda shape, width: network)
@@ -394,7 +396,7 @@ def test_the_best_answer_is_the_conditional_expectation(target, precondition, we
 
     up, best, down = losses(off=d), losses(), losses(off=-d)
     assert abs(standard_errors_from_0(up - down)) < 4
-    family = em.Diffusion(target=target, precondition=precondition, weighting=weighting)
+    family = em.Diffusion(target=target, precondition=precondition, weighting=weighting, time_sampling="uniform")
     replay = new_generator(9)
     normal((rows, 2), replay, like=y)
     weight = family.weight(draw_times("uniform", family._path, rows, replay, like=y), y)[:, 0].double()
@@ -414,7 +416,7 @@ class Turned(nn.Module):
         return -self.network(*inputs) / self.factor
 
 
-@pytest.mark.parametrize("time_sampling", ["uniform", "logit_normal"])
+@pytest.mark.parametrize("time_sampling", TIME_SAMPLING)
 @pytest.mark.parametrize(("name", "precondition"), [*((name, True) for name in PATHS), ("cosine", False)])
 def test_v_prediction_is_flow_matching(name, precondition, time_sampling):
     """With preconditioning both ask the network for the same number but for its sign, on every path; without it, on
@@ -437,11 +439,12 @@ def test_v_prediction_is_flow_matching(name, precondition, time_sampling):
 # Weightings --------------------------------------------------------------------------------------------------------
 
 
-def weights(target, weighting, path="cosine", n=200_001):
-    """The weight on the squared error of an unpreconditioned `target` at times inside (0, 1), and snr there."""
-    t = (torch.arange(n, dtype=torch.float64) + 0.5) / n
-    family = em.Diffusion(path=path, target=target, weighting=weighting, precondition=False)
-    weight = family.weight(t, torch.zeros(n, dtype=torch.float64))
+def weights(target, weighting, path="cosine", time_sampling="uniform", n=200_000):
+    """The weight on the squared error of an unpreconditioned `target` at the times of training, and snr there."""
+    like = torch.zeros(n, dtype=torch.float64)
+    t = draw_times(time_sampling, get_path(path), n, new_generator(0), like=like)
+    settings = {"target": target, "weighting": weighting, "time_sampling": time_sampling}
+    weight = em.Diffusion(path=path, precondition=False, **settings).weight(t, like)
     path = get_path(path)
     return weight, (path.alpha(t) / path.sigma(t)).square()
 
@@ -464,8 +467,9 @@ def bump(snr):
     return torch.exp(-0.3 * (snr.log() - 1.3).square())
 
 
+@pytest.mark.parametrize("time_sampling", TIME_SAMPLING)
 @pytest.mark.parametrize("name", PATHS)
-def test_sigmoid_and_edm_are_integrals_over_the_noise_levels_whatever_the_path(name):
+def test_sigmoid_and_edm_are_integrals_over_the_noise_levels_whatever_the_path_and_the_times(name, time_sampling):
     """Kingma and Gao (2023): integral of sigmoid(2 - lambda) error of noise; Karras et al. (2022): mean over
     log sigma = -1.2 + 1.2 normal of (sigma^2 + 1) / sigma^2 error of the data at alpha = 1."""
     lam = torch.linspace(-14, 14, 20_001, dtype=torch.float64)
@@ -476,7 +480,7 @@ def test_sigmoid_and_edm_are_integrals_over_the_noise_levels_whatever_the_path(n
     density = torch.exp(-0.5 * ((log_sigma + 1.2) / 1.2).square()) / (1.2 * math.sqrt(2 * math.pi))
     karras = (density * (1 / snr + 1) * snr * bump(snr)).sum() * step / 2
     for weighting, target, expected in (("sigmoid", "noise", kingma), ("edm", "data", karras)):
-        weight, levels = weights(target, weighting, name)
+        weight, levels = weights(target, weighting, name, time_sampling)
         assert float((weight * bump(levels)).mean()) == pytest.approx(float(expected), rel=2e-3)
 
 

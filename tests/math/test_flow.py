@@ -44,7 +44,7 @@ def fit(family, y, x, y_space, x_space, *, seed=0, width=64, depth=2, **settings
 
 def fit_mixture(path, *, rows=50_000, **settings):
     y = torch.from_numpy(MIXTURE.sample(rows, seed=0)).float()
-    return fit(em.FlowMatching(path=path), y, torch.zeros(rows, 0), PLAIN, NOTHING, **settings)
+    return fit(em.FlowMatching(path=path, time_sampling="uniform"), y, torch.zeros(rows, 0), PLAIN, NOTHING, **settings)
 
 
 _FITTED = {}
@@ -135,7 +135,9 @@ def test_the_conditional_loss_has_the_gradient_of_the_marginal_loss(name, precon
     freedom is beyond once in 1e6, and there are about 1e3 coordinates. A target that is off by a fifth of y_t is
     found out."""
     batches, rows = 64, 1024
-    model = em.FlowMatching(path=name, precondition=precondition).build(PLAIN, NOTHING, width=8, depth=1, seed=3)
+    model = em.FlowMatching(path=name, precondition=precondition, time_sampling="uniform").build(
+        PLAIN, NOTHING, width=8, depth=1, seed=3
+    )
     path, x = em.paths.get_path(name), torch.zeros(rows, 0)
     differences, perturbed = [], []
     for batch in range(batches):
@@ -252,7 +254,7 @@ def test_one_euler_step_is_the_average_again():
     problem = em.problems.get("branches")
     x, y = problem.sample(4000, seed=0)
     x_space, y_space = VectorSpace.fit(x), VectorSpace.fit(y)
-    family = em.FlowMatching(solver="euler", steps=1)
+    family = em.FlowMatching(solver="euler", steps=1, time_sampling="uniform")
     model = fit(family, y_space.encode(y), x_space.encode(x), y_space, x_space, steps=1000)
     assert model.nfe == 1
     fresh, n = problem.sample_x(300, seed=5), 20

@@ -12,6 +12,7 @@ from everymode.families.base import Abilities, Family, Part
 from everymode.families.diffusion import Diffusion
 from everymode.families.energy import Energy
 from everymode.families.flow_matching import FlowMatching
+from everymode.families.gan import GAN
 from everymode.families.gaussian import Gaussian
 from everymode.families.gmm import GMM
 from everymode.families.mdn import MDN
@@ -19,14 +20,19 @@ from everymode.families.mip import MIP
 from everymode.families.mse import MSE
 from everymode.families.normalizing_flow import NormalizingFlow
 from everymode.families.trees import Trees
+from everymode.families.vae import VAE
+from everymode.families.vae_gan import VAEGAN
 from everymode.families.vq import VQ
 from everymode.paths import PATHS
 
 __all__ = [
+    "GAN",
     "GMM",
     "MDN",
     "MIP",
     "MSE",
+    "VAE",
+    "VAEGAN",
     "VQ",
     "Abilities",
     "Autoregressive",
@@ -56,6 +62,9 @@ _REGISTRY: dict[str, type[Family]] = {
         Diffusion,
         Energy,
         Autoregressive,
+        VAE,
+        GAN,
+        VAEGAN,
         VQ,
         Trees,
     )

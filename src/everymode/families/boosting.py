@@ -199,13 +199,15 @@ def grow(
     Returns:
         the forest of all folds, and the answer for each row by the trees that have not seen it, (rows, targets).
     """
+    from sklearn import config_context
     from sklearn.ensemble import ExtraTreesRegressor
 
     unseen, grown = np.zeros_like(y), []
     for fold in range(int(folds.max()) + 1):
         out = folds == fold
         found = ExtraTreesRegressor(trees, max_features=0.5, min_samples_leaf=least, random_state=(seed + fold) % 2**32)
-        found.fit(x[~out], y[~out].squeeze(1) if y.shape[1] == 1 else y[~out])
+        with config_context(skip_parameter_validation=True):  # which takes longer than a small tree
+            found.fit(x[~out], y[~out].squeeze(1) if y.shape[1] == 1 else y[~out])
         unseen[out] = found.predict(x[out]).reshape(-1, y.shape[1])
         grown += [estimator.tree_ for estimator in found.estimators_]
     nodes = max(tree.node_count for tree in grown)

@@ -22,9 +22,13 @@ weight for all:
 
     uniform   1 on the squared error of `target`
     min_snr   min(snr, 5) on that of the data (Hang et al.)
-    sigmoid   sigmoid(2 - lambda) dlambda/dt on that of the noise (Kingma and Gao: a weighted ELBO)
-    edm       1 / c_out^2 on that of the data where log(sigma / alpha) is normal with mean -1.2 and standard deviation
-              1.2 (Karras et al.); that density stands in the weight, so that times stay as `time_sampling` draws them
+    sigmoid   sigmoid(2 - lambda) on that of the noise, with lambda spread evenly (Kingma and Gao: a weighted ELBO)
+    edm       1 / c_out^2 on that of the data, with lambda / 2 normal of mean 1.2 and standard deviation 1.2 (Karras et
+              al.)
+
+The first two are factors at the times that `time_sampling` draws. The last two say themselves how lambda is spread, so
+they are divided by the density at which lambda is drawn: `time_sampling` changes their noise and not their objective.
+With the times of 'edm', the weighting 'edm' is 1.
 
 In the papers t or the step counts from data to noise; here t = 0 is noise and t = 1 is data, on every path.
 
@@ -53,7 +57,7 @@ from torch import Tensor
 
 from everymode.errors import check_bool, check_choice, check_number
 from everymode.families.base import Abilities, Family, mean_over_event, times_like
-from everymode.families.times import TIME_SAMPLING, draw_times
+from everymode.families.times import TIME_SAMPLING, density_of_log_ratio, draw_times
 from everymode.paths import Path, get_path, path_settings
 from everymode.randomness import Source, normal
 from everymode.solvers import SAMPLERS, SPACINGS, get_sampler, last
@@ -91,7 +95,7 @@ class Diffusion(Family):
         target: str = "v",
         weighting: str = "uniform",
         precondition: bool = True,
-        time_sampling: str = "uniform",
+        time_sampling: str = "edm",
         sampler: str = "dpm_solver_2m",
         spacing: str = "karras",
         steps: int = 24,
@@ -136,11 +140,12 @@ class Diffusion(Family):
             weight = torch.minimum(signal, 5 * (1 - signal))
         else:
             a, s = a.clamp_min(_LEAST), s.clamp_min(_LEAST)
-            log_snr, rate = 2 * (a / s).log(), 2 * (da / a - ds / s)
+            log_ratio, rate = (a / s).log(), da / a - ds / s  # log_ratio is lambda / 2
+            weight = 1 / density_of_log_ratio(self.time_sampling, t.reshape(a.shape), log_ratio, rate)
             if self.weighting == "sigmoid":
-                weight = rate * torch.sigmoid(2 - log_snr) * signal
+                weight = 2 * weight * torch.sigmoid(2 - 2 * log_ratio) * signal
             else:
-                weight = rate * torch.exp(-0.5 * ((log_snr - 2.4) / 2.4).square()) / (2.4 * (2 * torch.pi) ** 0.5)
+                weight = weight * density_of_log_ratio("edm", t, log_ratio, rate)
         return weight / units[self._predicts].clamp_min(_LEAST)
 
     def loss(self, y: Tensor, x: Condition, *, generator: Source = None) -> Tensor:

@@ -58,7 +58,7 @@ class FlowMatching(Family):
         *,
         path: str | Path = "linear",
         coupling: str | Coupling = "independent",
-        time_sampling: str = "uniform",
+        time_sampling: str = "edm",
         precondition: bool = True,
         solver: str | Tableau = "midpoint",
         steps: int = 16,

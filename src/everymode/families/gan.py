@@ -1,27 +1,30 @@
 """Conditional GAN: a generator y = G(z, x) of standard normal z, trained against a critic of (y, x).
 
 The recipe is R3GAN's: a relativistic critic that judges a draw against an answer of the same x, both zero-centred
-gradient penalties, Adam without momentum, and an average of the generator's weights. The losses stand in
-`families.adversarial`. One draw is one pass through the generator: no other family of many answers is faster.
+gradient penalties, Adam without momentum, and an average of the generator's weights. `objective="classic"` with
+`penalty=0` is the game as it was first proposed. The losses stand in `families.adversarial`. A draw is one pass
+through the generator.
 
 References:
     Generative adversarial nets (Goodfellow et al., 2014), https://arxiv.org/abs/1406.2661
     Conditional generative adversarial nets (Mirza and Osindero, 2014), https://arxiv.org/abs/1411.1784
     The GAN is dead; long live the GAN! A modern baseline GAN (Huang et al., 2024), https://arxiv.org/abs/2501.05441
 
-Fails: TODO
+Fails: G is continuous in z, so that draws fall on the bridges between answers that lie apart; with many answers these
+are a large share of the draws. Fine structure comes slowly, and no number says when it is there: the losses tell how
+the two sides are matched, and the energy score of held-out rows is flat long before the draws are sharp. The classic
+objective may also lose modes.
 """
 
 from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from everymode.errors import check_choice, check_number
-from everymode.families.adversarial import OBJECTIVES, Critic, critic_loss, energy_score, generator_loss
-from everymode.families.base import Abilities, Family, Part
+from everymode.errors import check_number
+from everymode.families.adversarial import Adversarial
+from everymode.families.base import Abilities
 from everymode.networks import NetworkFactory, decoder_for, encoder_for, sizes_for
 from everymode.randomness import Source, normal
 from everymode.spaces import ArraySpace, Condition, Space
@@ -29,11 +32,7 @@ from everymode.spaces import ArraySpace, Condition, Space
 __all__ = ["GAN"]
 
 
-import os
-GF = eval(os.environ.get('GF', '(0, 3)'))
-
-
-class GAN(Family):
+class GAN(Adversarial):
     """A conditional generative adversarial network.
 
     Args:
@@ -54,20 +53,15 @@ class GAN(Family):
         *,
         objective: str = "relativistic",
         penalty: float = 0.1,
-        latent: int = 16,
+        latent: int = 4,
         rate: float = 0.5,
         critic_rate: float = 0.5,
         beta1: float = 0.0,
         beta2: float = 0.99,
     ) -> None:
         super().__init__()
-        self.objective = check_choice("objective", objective, OBJECTIVES)
-        self.penalty = check_number("penalty", penalty, 0.0)
+        self._play(objective, penalty, rate, critic_rate, beta1, beta2)
         self.latent = check_number("latent", latent, 1, 65_536, integer=True)
-        self.rate = check_number("rate", rate, 0.0, exclusive_low=True)
-        self.critic_rate = check_number("critic_rate", critic_rate, 0.0, exclusive_low=True)
-        self.beta1 = check_number("beta1", beta1, 0.0, 0.9999)
-        self.beta2 = check_number("beta2", beta2, 0.0, 0.9999)
 
     def assemble(
         self,
@@ -78,44 +72,17 @@ class GAN(Family):
         depth: int | None,
         network: NetworkFactory | None,
     ) -> None:
-        """Make the generator, `network` and its `encoder`, and the `critic`."""
+        """Make the generator, which is `encoder` and `network`, and the `critic`."""
         width, depth = sizes_for(y_space, width, depth)
         self.encoder = encoder_for(x_space, width)
-        k = GF[0]
-        B = torch.randn(self.latent, k)
-        self.register_buffer("B", B / B.norm(dim=0) * torch.logspace(0, GF[1], k, base=2))
-        self.network = decoder_for(y_space, self.latent + 2 * k, width, width=width, depth=depth)
-        self.critic = Critic(y_space, x_space, width=width, depth=depth)
-
-    def parts(self) -> list[Part]:
-        """Return the critic and the generator, in the order in which a batch trains them."""
-        betas = (self.beta1, self.beta2)
-        generator = nn.ModuleList([self.encoder, self.network])
-        return [
-            Part("critic", self.critic, self.critic_loss, rate=self.critic_rate, betas=betas, judged=False),
-            Part("generator", generator, self.loss, rate=self.rate, betas=betas, judge=self.judge),
-        ]
+        self.network = decoder_for(y_space, self.latent, width, width=width, depth=depth)
+        self._make_critic(y_space, x_space, width, depth)
 
     def loss(self, y: Tensor, x: Condition, *, generator: Source = None) -> Tensor:
-        """Return the generator's loss of each row, (batch,)."""
-        drawn = self.draw(self.encode(x), generator=generator)
-        return generator_loss(self.critic, y, drawn, x, objective=self.objective)
-
-    def critic_loss(self, y: Tensor, x: Condition, *, generator: Source = None) -> Tensor:
-        """Return the critic's loss of each row, (batch,)."""
-        with torch.no_grad():
-            drawn = self.draw(self.encode(x), generator=generator)
-        return critic_loss(self.critic, y, drawn, x, objective=self.objective, penalty=self.penalty)
-
-    def judge(self, y: Tensor, x: Condition, *, generator: Source = None) -> Tensor:
-        """Return the energy score of two draws of each row, (batch,)."""
-        embedding = self.encode(x)
-        first, second = (self.draw(embedding, generator=generator) for _ in range(2))
-        return energy_score(y, first, second)
+        """Return what the generator loses on each row, (batch,)."""
+        return self.generator_loss(y, x, generator=generator)
 
     def draw(self, embedding: Any, *, generator: Source = None) -> Tensor:
         """Return one draw a row, (batch, *event): the generator's answer to normal numbers."""
         rows, like = self._rows(embedding)
-        z = normal((rows, self.latent), generator, like=like)
-        a = z @ self.B
-        return self.network(torch.cat([z, a.sin(), a.cos()], 1), embedding)
+        return self.network(normal((rows, self.latent), generator, like=like), embedding)

@@ -19,8 +19,8 @@ References:
     Zuko: normalizing flows in PyTorch (Rozet et al., 2022), https://github.com/probabilists/zuko
 
 Fails: the map is continuous, so answers that lie apart stay joined by thin bridges, on which some draws fall; a masked
-autoregressive flow, being made of straight pieces, hardly parts them at all. Tails are those of a normal, however heavy
-those of the data are. On few rows it learns them by heart sooner than a mixture does: keep early stopping.
+autoregressive flow hardly parts them at all. Tails are those of a normal, however heavy those of the data are. On few
+rows it learns them by heart sooner than a mixture does: keep early stopping.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import math
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from zuko.flows import MAF
 from zuko.transforms import MonotonicAffineTransform, MonotonicRQSTransform
 
@@ -42,14 +42,23 @@ from everymode.spaces import ArraySpace, Condition, Space
 __all__ = ["NormalizingFlow"]
 
 KINDS = ("nsf", "maf")
-UNITS = 4  # hidden units a group of coordinates, at least: the first groups see no units but their own
+MOST_PASSES = 16  # unless more are asked for: on 64 coordinates, 64 passes bought nothing measurable
+UNITS = 4  # hidden units a group of coordinates, at least: those of the first group see x alone, those of the last all
+
+
+class Flow(MAF):
+    """zuko's flow, with the width that the training loop chooses the precision for: that of the hidden layers."""
+
+    def __init__(self, features: int, *, hidden_features: list[int], **settings: Any) -> None:
+        super().__init__(features, hidden_features=hidden_features, **settings)
+        self.width = hidden_features[0]
 
 
 class NormalizingFlow(Family):
     """A neural spline flow or a masked autoregressive flow, on vectors.
 
     `width` is the width of the hidden layers and of the embedding of x, and `depth` the number of hidden layers of each
-    transform, 2 if None. The layers are wider where there are more than `width` / 4 coordinates.
+    transform, 2 if None. The layers are at least four units wide for every group of coordinates.
 
     Args:
         kind: 'nsf', a neural spline flow, or 'maf', a masked autoregressive flow.
@@ -57,8 +66,8 @@ class NormalizingFlow(Family):
             of splines or 5 of 'maf'.
         bins: pieces of a spline; of no effect for 'maf'.
         passes: into how many groups the coordinates are split, those of a group being transformed at once. A draw
-            takes as many passes through the networks. None for one coordinate a group; 2 is the coupling of real NVP,
-            quick to draw from and less able.
+            takes as many passes through the networks. None for one coordinate a group, but at most 16 groups; 2 is the
+            coupling of real NVP, quick to draw from and less able.
     """
 
     name: ClassVar[str] = "normalizing_flow"
@@ -95,19 +104,21 @@ class NormalizingFlow(Family):
         groups = self.nfe
         self.encoder = encoder_for(x_space, width)
         splines = self.kind == "nsf"
-        self.flow = MAF(
+        self.network = Flow(
             y_space.size,
             context=width,
             transforms=self.transforms or (2 if splines else 5),
-            passes=self.passes,
+            passes=groups,
             univariate=Spline if splines else Affine,
             shapes=[(self.bins,), (self.bins,), (self.bins - 1,)] if splines else [(), ()],
             hidden_features=[max(width, UNITS * groups)] * layers,
+            # few units belong to the first group: rectifiers that are off everywhere would hide x from it
+            activation=nn.SiLU,
         )
 
     def log_prob(self, y: Tensor, x: Condition) -> Tensor:
         """Return log p(y | x) of standardised y, (batch,), in nats."""
-        z, log_slope = self.flow.transform(self.encode(x)).call_and_ladj(y)
+        z, log_slope = self.network(self.encode(x)).transform.call_and_ladj(y)
         return log_slope - 0.5 * (z.square() + math.log(2 * math.pi)).sum(dim=1)
 
     def loss(self, y: Tensor, x: Condition, *, generator: Source = None) -> Tensor:
@@ -117,14 +128,13 @@ class NormalizingFlow(Family):
     @property
     def nfe(self) -> int:
         """Passes through the networks for one draw: one a group of coordinates."""
-        size = self.event[0]
-        return size if self.passes is None else min(self.passes, size)
+        return min(self.passes or MOST_PASSES, self.event[0])
 
     def draw(self, embedding: Any, *, generator: Source = None) -> Tensor:
         """Return one draw a row, (batch, d): noise through the inverse of the flow."""
         rows, like = self._rows(embedding)
         noise = normal((rows, *self.event), generator, like=like)
-        return self.flow.transform(embedding).inv(noise)
+        return self.network(embedding).transform.inv(noise)
 
 
 class Affine(MonotonicAffineTransform):

@@ -9,13 +9,15 @@ References:
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from everymode.paths import Path
 from everymode.randomness import Source, stratified
 
-__all__ = ["TIME_SAMPLING", "draw_times"]
+__all__ = ["TIME_SAMPLING", "density_of_log_ratio", "draw_times"]
 
 TIME_SAMPLING = ("uniform", "logit_normal", "edm")
 _MEAN, _DEVIATION = 1.2, 1.2  # of log alpha / sigma, for 'edm'
@@ -36,3 +38,28 @@ def draw_times(how: str, path: Path, batch: int, generator: Source, *, like: Ten
         return u
     z = torch.special.ndtri(u.clamp(1e-6, 1 - 1e-6))
     return z.sigmoid() if how == "logit_normal" else path.time_at(_MEAN + _DEVIATION * z)
+
+
+def density_of_log_ratio(how: str, t: Tensor, log_ratio: Tensor, rate: Tensor) -> Tensor:
+    """Return the density of log(alpha / sigma) where `draw_times` draws t, in the shape of t.
+
+    It is held at 1e-6 at least, about the least that is drawn at, so that it can be divided by.
+
+    Args:
+        how: as in `draw_times`.
+        t: times.
+        log_ratio: log(alpha / sigma) there.
+        rate: its derivative in t.
+    """
+    if how == "edm":
+        density = _normal_density((log_ratio - _MEAN) / _DEVIATION) / _DEVIATION
+    elif how == "logit_normal":
+        inside = t.clamp(1e-6, 1 - 1e-6)
+        density = _normal_density(inside.logit()) / (inside * (1 - inside) * rate)
+    else:
+        density = 1 / rate
+    return density.clamp_min(1e-6)
+
+
+def _normal_density(z: Tensor) -> Tensor:
+    return torch.exp(-0.5 * z.square()) / math.sqrt(2 * math.pi)
