@@ -14,12 +14,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from peers import write
-
 from everymode import plots
 from everymode.comparison import Comparison, ProblemTask, Result, Row, Sweep
 from everymode.families import GAN, get_family, names
 from everymode.plots.style import house
+from peers import write
 
 PROBLEMS = ("fork", "sine_fold", "inverse_kinematics", "grid", "imbalanced")
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
@@ -75,7 +74,7 @@ def checks(found: Comparison) -> dict[str, bool]:
 
 
 def markdown(found: Comparison) -> str:
-    """Return the README's table: a family a line, a problem a column; valid share, and modes found where some are lost."""
+    """Return the README's table: a family a line, a problem a column; valid share, modes, probability error."""
     head = ["family", *found.tables]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
 

@@ -165,7 +165,7 @@ def test_slopes_of_a_critic_and_their_own_gradients_agree_with_finite_difference
             expected += ((critic(y + shift, x) - critic(y - shift, x)) / (2 * step)).square()
     torch.testing.assert_close(slopes().detach(), expected, rtol=1e-5, atol=1e-9)
 
-    weight = critic.leave.weight
+    weight = critic.direction.weight
     (gradient,) = torch.autograd.grad(slopes().sum(), weight)
     ends = []
     for sign in (1, -1):

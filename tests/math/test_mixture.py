@@ -1,4 +1,4 @@
-"""Mixture densities: what a built network tells is the density of torch's distributions, and training finds the truth."""
+"""Mixture densities: a built network tells the density of torch's distributions, and training finds the truth."""
 
 from __future__ import annotations
 
@@ -138,7 +138,9 @@ def test_components_start_as_a_mixture_of_the_targets():
 def test_copies_lie_in_what_they_copy(full):
     """Of sixteen components on two normals eight are each one's, with its share, within two of its deviations."""
     rng = np.random.default_rng(0)
-    y = np.concatenate([[-5.0, 0.0] + rng.standard_normal((400, 2)), [5.0, 0.0] + rng.standard_normal((100, 2))])
+    y = np.concatenate(
+        [np.array([-5.0, 0.0]) + rng.standard_normal((400, 2)), np.array([5.0, 0.0]) + rng.standard_normal((100, 2))]
+    )
     logits, places, log_scales, _ = starts(y, 16, seed=0, full=full)
     left = places[:, 0] < 0
     assert left.sum() == 8

@@ -96,7 +96,7 @@ def test_the_bound_is_tight_at_the_true_posterior(row):
     family = linear_vae(weight, lambda y: torch.cat([(y - CENTRE) @ gain.T, log_scale.expand(len(y), 2)], dim=1))
     y = marginal(weight).mean + torch.randn(3, 3, generator=new_generator(3)).double()[row]
     value, error = bound(family, y)
-    assert value == pytest.approx(float(marginal(weight).log_prob(y)), abs=4 * error)
+    assert value == pytest.approx(float(marginal(weight).log_prob(y)), abs=5 * error)
     assert error < 0.02
 
 
@@ -117,7 +117,7 @@ def test_elsewhere_the_bound_is_below_by_the_kl_to_the_true_posterior(shift, wid
     log_prob = float(marginal(WEIGHT).log_prob(y))
     assert float(gap) > 0.05
     assert value < log_prob
-    assert value == pytest.approx(log_prob - float(gap), abs=4 * error)
+    assert value == pytest.approx(log_prob - float(gap), abs=5 * error)
 
 
 def test_draws_are_those_of_the_model_with_the_noise_and_too_narrow_without():

@@ -26,6 +26,7 @@ References:
     Generative adversarial nets (Goodfellow et al., 2014), https://arxiv.org/abs/1406.2661: classic, non-saturating
     Which training methods for GANs do actually converge? (Mescheder, Geiger and Nowozin, 2018),
         https://arxiv.org/abs/1801.04406: the penalties
+    cGANs with projection discriminator (Miyato and Koyama, 2018), https://arxiv.org/abs/1802.05637: the inner product
     The relativistic discriminator (Jolicoeur-Martineau, 2019), https://arxiv.org/abs/1807.00734
     Fourier features let networks learn high frequency functions in low dimensional domains (Tancik et al., 2020),
         https://arxiv.org/abs/2006.10739
@@ -75,7 +76,8 @@ class Waves(nn.Module):
 class Critic(nn.Module):
     """`critic(y, x) -> (batch,)`: a score of y as an answer of x. It encodes x by itself.
 
-    A constant added to every score changes no relativistic loss, so the last layer has no bias.
+    The score is the inner product of features of (y, x) with a direction that depends on x. It has no bias: what is
+    added to every score of one x changes no relativistic loss.
     """
 
     def __init__(self, y_space: ArraySpace, x_space: Space, *, width: int, depth: int) -> None:
@@ -87,7 +89,7 @@ class Critic(nn.Module):
             seen = y_space.shape[0] + 2 * _WAVES
             y_space = VectorSpace((seen,), (0.0,) * seen, (1.0,) * seen)
         self.coder = coder_for(y_space, width, width, width=width, depth=depth)
-        self.leave = nn.Linear(width, 1, bias=False)
+        self.direction = nn.Linear(width, width)
 
     def forward(self, y: Tensor, x: Condition) -> Tensor:
         """Return the score (batch,) of y (batch, *event)."""
@@ -100,7 +102,7 @@ class Critic(nn.Module):
 
     def _score(self, y: Tensor, embedding: Tensor) -> Tensor:
         seen = y if self.waves is None else self.waves(y)
-        return self.leave(silu(self.coder(seen, embedding))).squeeze(1)
+        return (silu(self.coder(seen, embedding)) * self.direction(embedding)).sum(dim=1)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Stay as it is: the penalty's gradient is a second derivative, which compiled modules do not have."""

@@ -1,7 +1,9 @@
 """Conditional GAN: a generator y = G(z, x) of standard normal z, trained against a critic of (y, x).
 
 The recipe is R3GAN's: a relativistic critic that judges a draw against an answer of the same x, both zero-centred
-gradient penalties, Adam without momentum, and an average of the generator's weights. `objective="classic"` with
+gradient penalties, Adam without momentum, and an average of the generator's weights. A linear map of z is added to the
+network's answer, so that draws begin as broad as y is: a generator that begins at one point runs to the nearest answer,
+and may stay there. `objective="classic"` with
 `penalty=0` is the game as it was first proposed. The losses stand in `families.adversarial`. A draw is one pass
 through the generator.
 
@@ -18,9 +20,10 @@ objective may also lose modes.
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from everymode.errors import check_number
 from everymode.families.adversarial import Adversarial
@@ -72,10 +75,12 @@ class GAN(Adversarial):
         depth: int | None,
         network: NetworkFactory | None,
     ) -> None:
-        """Make the generator, which is `encoder` and `network`, and the `critic`."""
+        """Make the generator, which is `encoder`, `network` and `skip`, and the `critic`."""
         width, depth = sizes_for(y_space, width, depth)
         self.encoder = encoder_for(x_space, width)
         self.network = decoder_for(y_space, self.latent, width, width=width, depth=depth)
+        self.skip = nn.Linear(self.latent, math.prod(y_space.shape), bias=False)
+        nn.init.normal_(self.skip.weight, std=self.latent**-0.5)
         self._make_critic(y_space, x_space, width, depth)
 
     def loss(self, y: Tensor, x: Condition, *, generator: Source = None) -> Tensor:
@@ -85,4 +90,5 @@ class GAN(Adversarial):
     def draw(self, embedding: Any, *, generator: Source = None) -> Tensor:
         """Return one draw a row, (batch, *event): the generator's answer to normal numbers."""
         rows, like = self._rows(embedding)
-        return self.network(normal((rows, self.latent), generator, like=like), embedding)
+        z = normal((rows, self.latent), generator, like=like)
+        return self.network(z, embedding) + self.skip(z).unflatten(1, self.event)

@@ -10,7 +10,7 @@ Covariances are written by their modified Cholesky factors (Pourahmadi). With A_
     C_k^-1 = A_k' diag(s_k)^-2 A_k,    log N = -|A_k (y - m_k) / s_k|^2 / 2 - sum log s_k - d/2 log 2 pi:
 
 row i of A_k holds minus the coefficients of coordinate i's regression on those before it, and s_k is what is left of
-its spread. Nothing has to be inverted for the loss, every A_k and s_k makes a covariance, and nothing of A_k grows where
+its spread. Nothing has to be inverted for the loss, every A_k and s_k make a covariance, and nothing of A_k grows where
 the answers lie on a curve. A full A_k is d (d - 1) / 2 numbers a component, so beyond small vectors the components are
 diagonal by default: there, what hangs together in y is told by which component it is from.
 
@@ -197,7 +197,7 @@ def starts(y: np.ndarray, k: int, seed: int, full: bool) -> tuple[np.ndarray, np
     draw from what they copy, times `_MOVED`.
 
     Returns:
-        Logits (k,), means (k, d), log scales (k, d) and factors (k, d (d - 1) / 2), as `MDN.encode` has them; no factors
+        Logits (k,), means (k, d), log scales (k, d) and factors (k, d (d - 1) / 2), as `MDN.encode` has; no factors
         (k, 0) unless `full`.
     """
     rng = np.random.default_rng(seed)
@@ -220,7 +220,7 @@ def starts(y: np.ndarray, k: int, seed: int, full: bool) -> tuple[np.ndarray, np
             ).fit(rows)
             for m in tried
         ]
-        best = min(fits, key=lambda fit: fit.bic(rows))
+        best: Any = min(fits, key=lambda fit: fit.bic(rows))
     again = np.arange(k) % len(best.weights_)
     covariances = best.covariances_ if full else best.covariances_[:, :, None] * np.eye(d)
     roots = np.linalg.cholesky(covariances)
