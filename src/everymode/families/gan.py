@@ -56,7 +56,7 @@ class GAN(Adversarial):
         *,
         objective: str = "relativistic",
         penalty: float = 0.1,
-        latent: int = 4,
+        latent: int = 8,
         rate: float = 0.5,
         critic_rate: float = 0.5,
         beta1: float = 0.0,

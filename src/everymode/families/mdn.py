@@ -15,8 +15,10 @@ the answers lie on a curve. A full A_k is d (d - 1) / 2 numbers a component, so 
 diagonal by default: there, what hangs together in y is told by which component it is from.
 
 A mixture that starts at one place can stay there: components that are alike get like gradients, and answers are merged.
-So each starts as one cluster of the training targets, by k-means: there, as wide, and as probable; the network learns
-what x changes of it. Scales have a floor, for the likelihood of a component on a single point has no bound.
+So it starts as an ordinary Gaussian mixture of the training targets, by expectation maximisation from k-means, with as
+many components as BIC asks for; what is left over are copies, moved a little. The network learns what x changes of it.
+Copies that are not needed go on alike, and cost little: with all components apart, the fork was overfitted. Scales
+have a floor, for the likelihood of a component on a single point has no bound.
 
 References:
     Mixture density networks (Bishop, 1994), https://publications.aston.ac.uk/id/eprint/373/
@@ -62,7 +64,7 @@ class MDN(Family):
     """A mixture of normals, all of whose numbers depend on x.
 
     Args:
-        components: number of components; take several times as many as there are answers.
+        components: number of components; take two to three times as many as one x has answers.
         covariance: of a component: 'full', 'diagonal', or 'auto': full for vectors of up to 16 values. 'full' is
             refused above 64 values.
         least_scale: floor of the conditional standard deviations, in those of y.
@@ -79,7 +81,7 @@ class MDN(Family):
     log_scales: Tensor  # (components, *event)
     factors: Tensor  # (components, entries below the diagonal)
 
-    def __init__(self, *, components: int = 32, covariance: str = "auto", least_scale: float = 1e-3) -> None:
+    def __init__(self, *, components: int = 64, covariance: str = "auto", least_scale: float = 1e-3) -> None:
         super().__init__()
         self.components = check_number("components", components, 1, 4096, integer=True)
         self.covariance = check_choice("covariance", covariance, COVARIANCES)

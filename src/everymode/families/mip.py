@@ -9,9 +9,8 @@ what targets look like. No distribution is fitted: that much, the authors find, 
 in behaviour cloning to, and not their several answers. Time runs as it does there, from noise to data.
 
 What could be read of it was the abstract and the authors' code, not the paper's formulas. The code says that the paper
-scales the targets and the first answer by t*, as above; it leaves that out itself, and weighs the two terms by t*^-2
-and (1 - t*)^-2. The terms share no minimum that the weights could move, and on five of this library's problems
-neither change made a difference that was beyond chance. The default of t* is the code's.
+scales the target and the first answer by t*, as above; it leaves that out itself, and weighs the two terms by t*^-2
+and (1 - t*)^-2. The default of t* is the code's.
 
 References:
     Much ado about noising: dispelling the myths of generative robotic control (Pan et al., 2025),
