@@ -112,8 +112,8 @@ class NormalizingFlow(Family):
             univariate=Spline if splines else Affine,
             shapes=[(self.bins,), (self.bins,), (self.bins - 1,)] if splines else [(), ()],
             hidden_features=[max(width, UNITS * groups)] * layers,
-            # few units belong to the first group: rectifiers that are off everywhere would hide x from it
-            activation=nn.SiLU,
+            # few units belong to the first group: plain rectifiers that are off everywhere would hide x from it
+            activation=nn.LeakyReLU,
         )
 
     def log_prob(self, y: Tensor, x: Condition) -> Tensor:
