@@ -91,11 +91,11 @@ def matched_size(family: Family, X: Any, Y: Any, parameters: int, depth: int | N
             counts[width] = family.build(y_space, x_space, width=width, depth=depth).parameter_count
         return counts[width]
 
-    low, high = 1, 2  # in steps of 4
-    while count(4 * high) < parameters and 4 * high < _WIDEST:
+    low, high = 2, 4  # in steps of 2
+    while count(2 * high) < parameters and 2 * high < _WIDEST:
         low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if count(4 * middle) < parameters else (low, middle)
+        low, high = (middle, high) if count(2 * middle) < parameters else (low, middle)
     width = min(counts, key=lambda w: abs(counts[w] - parameters))
     return Size(width, counts[width])
