@@ -19,6 +19,7 @@ from torch import Tensor
 from everymode.errors import DataError, nearest
 
 __all__ = [
+    "FEW_VALUES",
     "ArraySpace",
     "Column",
     "Condition",
@@ -36,6 +37,9 @@ __all__ = [
     "space_from_dict",
     "take_rows",
 ]
+
+FEW_VALUES = 16
+"""Events of no more values are where modes are many and sharp, and where full covariances and even draws are cheap."""
 
 Condition = Tensor | dict[str, Tensor]
 """A standardised x: one tensor, or a dict of them (a table with categorical columns, a robot's observation)."""

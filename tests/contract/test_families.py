@@ -134,16 +134,19 @@ def test_the_loss_of_a_row_is_its_own(case):
         for parameter in case.family.parameters():
             parameter += 0.1 * torch.randn(parameter.shape, generator=new_generator(7))
     rest = torch.arange(ROWS) != 2
-    others = torch.arange(ROWS)
-    others[2] = 1  # of another label, and other numbers
     for part in case.family.parts():
         before = case.losses(part).detach()
+
+        def moved(part=part, before=before, **changed):
+            after = case.losses(part, **changed).detach()
+            torch.testing.assert_close(after[rest], before[rest], rtol=1e-5, atol=1e-5)
+            return abs(float(after[2] - before[2]))
+
         y = case.y.clone()
         y[2] += 1.0
-        for after in (case.losses(part, y), case.losses(part, x=take_rows(case.x, others))):
-            after = after.detach()
-            torch.testing.assert_close(after[rest], before[rest], rtol=1e-5, atol=1e-5)
-            assert abs(float(after[2] - before[2])) > 1e-4
+        assert moved(y=y) > 1e-4
+        # of another label, and other numbers; one other x may by chance be as good for this y
+        assert max(moved(x=take_rows(case.x, torch.tensor([0, 1, other, 3, 4, 5]))) for other in (0, 1, 4)) > 1e-4
 
 
 @every_case

@@ -289,13 +289,23 @@ def test_one_step_of_the_exact_field_is_exactly_the_average():
     np.testing.assert_allclose(landed, np.zeros((50, 2)), atol=1e-12)
 
 
+@pytest.mark.parametrize(("how", "mean", "deviation"), [("edm", 1.2, 1.2), ("sharp", 1.5, 0.8)])
 @pytest.mark.parametrize("path", ["linear", "cosine", "vp"])
-def test_edm_times_have_normal_log_ratios(path):
-    """log(alpha / sigma) is normal with mean and standard deviation 1.2, on every path."""
+def test_edm_and_sharp_times_have_normal_log_ratios(path, how, mean, deviation):
     chosen = get_path(path)
-    t = draw_times("edm", chosen, 20_000, new_generator(0), like=torch.zeros(1, dtype=torch.float64))
+    t = draw_times(how, chosen, 20_000, new_generator(0), like=torch.zeros(1, dtype=torch.float64))
     ratio = chosen.alpha(t).log() - chosen.sigma(t).log()
     inside = ratio[(t > 1e-6) & (t < 1 - 1e-6)]
     assert len(inside) > 19_900
-    assert float(inside.mean()) == pytest.approx(1.2, abs=0.01)
-    assert float(inside.std()) == pytest.approx(1.2, abs=0.01)
+    assert float(inside.mean()) == pytest.approx(mean, abs=0.01)
+    assert float(inside.std()) == pytest.approx(deviation, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("event", "same"), [((16,), "sharp"), ((4, 4), "sharp"), ((17,), "logit_normal"), ((1, 8, 8), "logit_normal")]
+)
+def test_the_times_suit_the_number_of_values(event, same):
+    like, path = torch.zeros(8, *event), get_path("linear")
+    drawn = [draw_times(how, path, 8, new_generator(0), like=like) for how in ("auto", same, "uniform")]
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])

@@ -642,10 +642,10 @@ def test_same_seed_same_weights_whatever_the_global_seed():
 
 
 def test_defaults_follow_from_the_rows():
-    assert [default_width(rows) for rows in (200, 10_000, 100_000, 1_000_000)] == [64, 128, 256, 512]
-    sizes = [TrainingSettings.for_rows(rows) for rows in (200, 5000, 10**6)]
-    assert [s.batch_size for s in sizes] == [128, 256, 1024]
-    assert [s.steps for s in sizes] == [3000, 6000, 20_000]
+    assert [default_width(rows) for rows in (200, 20_000, 100_000, 1_000_000)] == [64, 128, 256, 512]
+    sizes = [TrainingSettings.for_rows(rows) for rows in (200, 2000, 5000, 10**6)]
+    assert [s.batch_size for s in sizes] == [128, 256, 512, 1024]
+    assert [s.steps for s in sizes] == [3000, 6000, 5000, 20_000]
     assert TrainingSettings.for_rows(200, steps=7, batch_size=None).steps == 7
     with pytest.raises(SettingError, match="unknown training setting"):
         TrainingSettings.for_rows(200, epochs=3)

@@ -17,6 +17,7 @@ The critic also pays both zero-centred penalties, on answers (R1) and on draws (
 
 without which the game need not come to rest even beside its equilibrium (Mescheder et al.). What either side loses
 tells how well the two are matched and nothing of the quality of draws: held-out rows are judged by the energy score.
+That is flat long before draws are sharp, so it stops no run and chooses no weights: the last average is kept.
 
 Of vectors the critic also sees sines and cosines along fixed random directions, at wavelengths from 6 standard
 deviations of y down to .4. A small network is slow to see fine structure; without them the generator is chased round
@@ -180,7 +181,7 @@ class Adversarial(Family):
         generator = nn.ModuleList(child for child in self.children() if child is not self.critic)
         return [
             Part("critic", self.critic, self.critic_loss, rate=self.critic_rate, betas=betas, judged=False),
-            Part("generator", generator, self.loss, rate=self.rate, betas=betas, judge=self.judge),
+            Part("generator", generator, self.loss, rate=self.rate, betas=betas, judge=self.judge, chosen=False),
         ]
 
     def critic_loss(self, y: Tensor, x: Condition, *, generator: Source = None) -> Tensor:

@@ -71,6 +71,8 @@ class Part:
         betas: decay of AdamW's averages of the gradient and of its square.
         judge: what the held-out rows are judged by, in place of the loss: an adversarial loss says nothing of quality.
         judged: whether this part is looked at on the held-out rows at all.
+        chosen: whether what is kept is the average that does best on the held-out rows, which may also stop the run;
+            else it is the last average. A stage takes the last where any of its parts does.
     """
 
     name: str
@@ -82,6 +84,7 @@ class Part:
     betas: tuple[float, float] = (0.9, 0.999)
     judge: Loss | None = None
     judged: bool = True
+    chosen: bool = True
 
 
 class Family(nn.Module):

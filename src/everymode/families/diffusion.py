@@ -57,7 +57,7 @@ from torch import Tensor
 
 from everymode.errors import check_bool, check_choice, check_number
 from everymode.families.base import Abilities, Family, mean_over_event, times_like
-from everymode.families.times import TIME_SAMPLING, density_of_log_ratio, draw_times
+from everymode.families.times import TIME_SAMPLING, density_of_log_ratio, draw_times, resolved
 from everymode.paths import Path, get_path, path_settings
 from everymode.randomness import Source, normal
 from everymode.solvers import SAMPLERS, SPACINGS, get_sampler, last
@@ -79,7 +79,8 @@ class Diffusion(Family):
         target: what the network is asked for: 'v', 'noise' or 'data'; with `precondition`, the units of its error.
         weighting: 'uniform', 'min_snr', 'sigmoid' or 'edm'; see the module.
         precondition: whether the network sees the scaled state and predicts v in any case, as EDM's does.
-        time_sampling: 'uniform', 'logit_normal' (more of the middle) or 'edm' (more of the data's end).
+        time_sampling: 'uniform', 'logit_normal' (more of the middle), 'edm' (more of the data's end), 'sharp' (that
+            alone), or 'auto': 'sharp' for up to 16 values, else 'logit_normal'.
         sampler: 'dpm_solver_2m', 'ddim', 'heun' (deterministic) or 'ddpm' (ancestral).
         spacing: of the sampler's times: 'karras' (even in (sigma / alpha)^(1/7)) or 'uniform' in t.
         steps: number of the sampler's steps for a draw; NFE = steps, with 'heun' 2 steps - 1.
@@ -95,7 +96,7 @@ class Diffusion(Family):
         target: str = "v",
         weighting: str = "uniform",
         precondition: bool = True,
-        time_sampling: str = "edm",
+        time_sampling: str = "auto",
         sampler: str = "dpm_solver_2m",
         spacing: str = "karras",
         steps: int = 24,
@@ -141,7 +142,7 @@ class Diffusion(Family):
         else:
             a, s = a.clamp_min(_LEAST), s.clamp_min(_LEAST)
             log_ratio, rate = (a / s).log(), da / a - ds / s  # log_ratio is lambda / 2
-            weight = 1 / density_of_log_ratio(self.time_sampling, t.reshape(a.shape), log_ratio, rate)
+            weight = 1 / density_of_log_ratio(resolved(self.time_sampling, like), t.reshape(a.shape), log_ratio, rate)
             if self.weighting == "sigmoid":
                 weight = 2 * weight * torch.sigmoid(2 - 2 * log_ratio) * signal
             else:

@@ -10,7 +10,8 @@ y + s noise of a symmetric kernel, log(1 + exp(E(y) - E(neighbour))), which make
 dimensions as there are. Half of every batch is blurred by N(0, level(t)^2), with level falling from `wide` to `fine`
 as t goes from 0 to 1, and the network is told t: annealed Langevin needs that. At t = 1 nothing is blurred.
 
-Samplers:
+Samplers ('auto' is 'derivative_free' for up to 16 values, of which even draws still find every mode, and
+'annealed_langevin' above):
 - 'derivative_free': `candidates` drawn evenly, one taken by its weight exp(-E), then a Metropolis walk of shrinking
   steps. Implicit behavioural cloning resamples again and again by exp(-E) and takes the best: that favours likely
   modes; this walk keeps p.
@@ -43,11 +44,11 @@ from everymode.families.base import Abilities, Family
 from everymode.langevin import annealed_langevin, geometric_levels, langevin
 from everymode.networks import NetworkFactory
 from everymode.randomness import Source, normal, stratified, uniform
-from everymode.spaces import ArraySpace, Condition, Space, repeat_rows
+from everymode.spaces import FEW_VALUES, ArraySpace, Condition, Space, repeat_rows
 
 __all__ = ["Energy"]
 
-SAMPLERS = ("annealed_langevin", "derivative_free", "langevin")
+SAMPLERS = ("auto", "annealed_langevin", "derivative_free", "langevin")
 _AT_ONCE = 8  # candidates that are weighed in one pass: memory stays bounded however many there are
 _MARGIN = 0.1  # of the range, on either side
 _LEVELS = 12
@@ -63,7 +64,7 @@ class Energy(Family):
         neighbours: draws near y that it is told from.
         wide: the widest blur, in standard deviations of y.
         fine: the finest blur, and the finest step of a walk.
-        sampler: 'annealed_langevin', 'derivative_free' or 'langevin'.
+        sampler: 'auto', 'annealed_langevin', 'derivative_free' or 'langevin'.
         candidates: of 'derivative_free'.
         steps: of the walk or the chain, in all.
     """
@@ -81,7 +82,7 @@ class Energy(Family):
         neighbours: int = 8,
         wide: float = 2.0,
         fine: float = 0.02,
-        sampler: str = "annealed_langevin",
+        sampler: str = "auto",
         candidates: int = 128,
         steps: int = 96,
     ) -> None:
@@ -120,11 +121,17 @@ class Energy(Family):
         self.high.copy_(high + room)
 
     @property
+    def _sampler(self) -> str:
+        if self.sampler != "auto":
+            return self.sampler
+        return "derivative_free" if self.low.numel() <= FEW_VALUES else "annealed_langevin"
+
+    @property
     def nfe(self) -> int:
         """Network evaluations for one draw; those of a gradient count as one."""
-        if self.sampler == "derivative_free":
+        if self._sampler == "derivative_free":
             return self.candidates + self.steps
-        return self.steps if self.sampler == "langevin" else _LEVELS * max(1, self.steps // _LEVELS)
+        return self.steps if self._sampler == "langevin" else _LEVELS * max(1, self.steps // _LEVELS)
 
     # The energy ----------------------------------------------------------------------------------------------------
 
@@ -167,14 +174,14 @@ class Energy(Family):
 
     def draw(self, embedding: Any, *, generator: Source = None) -> Tensor:
         """Return one draw a row, (batch, *event), by the `sampler`."""
-        if self.sampler == "derivative_free":
+        if self._sampler == "derivative_free":
             return self._derivative_free(embedding, generator)
         rows, like = self._rows(embedding)
         shape = (rows, *self.event)
         # a chain needs gradients in y, which inference mode forbids: it walks outside of it, on copies
         with torch.inference_mode(False), torch.no_grad():
             slope = self._slope(embedding.clone())
-            if self.sampler == "langevin":
+            if self._sampler == "langevin":
                 start = self._box(like.new_zeros(rows), (rows, 1, *self.event), generator)[:, 0]
                 falling = torch.linspace(1, 0, self.steps + 1)[:-1].square()
                 sizes = (self.fine**2 + (self.wide**2 / 16 - self.fine**2) * falling).tolist()

@@ -44,7 +44,8 @@ class FlowMatching(Family):
     Args:
         path: 'linear' (conditional optimal transport), 'cosine', 'vp', 've', or a `Path`.
         coupling: which noise meets which target; 'independent' is right for every x.
-        time_sampling: 'uniform', 'logit_normal' (more of the middle) or 'edm' (more of the data's end).
+        time_sampling: 'uniform', 'logit_normal' (more of the middle), 'edm' (more of the data's end), 'sharp' (that
+            alone), or 'auto': 'sharp' for up to 16 values, else 'logit_normal'.
         precondition: whether the network predicts the scaled remainder of the best linear velocity, or the velocity.
         solver: 'euler', 'midpoint', 'heun', 'rk4', or a tableau.
         steps: number of solver steps for a draw; NFE = steps times the solver's stages.
@@ -58,7 +59,7 @@ class FlowMatching(Family):
         *,
         path: str | Path = "linear",
         coupling: str | Coupling = "independent",
-        time_sampling: str = "edm",
+        time_sampling: str = "auto",
         precondition: bool = True,
         solver: str | Tableau = "midpoint",
         steps: int = 16,

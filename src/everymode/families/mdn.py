@@ -48,12 +48,12 @@ from everymode.families.base import Abilities, Family
 from everymode.networks import NetworkFactory, default_for
 from everymode.networks.mlp import small_init
 from everymode.randomness import Source, categorical, normal
-from everymode.spaces import ArraySpace, Condition, Space
+from everymode.spaces import FEW_VALUES, ArraySpace, Condition, Space
 
 __all__ = ["MDN"]
 
 COVARIANCES = ("auto", "full", "diagonal")
-_AUTO_FULL, _MOST_FULL = 16, 64  # values of y up to which a covariance is full by itself, and can be
+_MOST_FULL = 64  # values of y up to which a covariance can be full
 _START_ROWS, _START_VALUES = 5000, 1_000_000  # what a start is found on, at most
 _NARROWEST_START = 0.03  # in standard deviations of y
 _MOVED = 0.3  # between the starts of copies, in their own standard deviations
@@ -119,7 +119,7 @@ class MDN(Family):
                 f"covariance='full' is for up to {_MOST_FULL} values, and y has {y_space.size} (shape "
                 f"{y_space.shape}): take 'diagonal' or 'auto'."
             )
-        by_itself = y_space.kind == "vector" and y_space.size <= _AUTO_FULL
+        by_itself = y_space.kind == "vector" and y_space.size <= FEW_VALUES
         return self.covariance == "full" or (self.covariance == "auto" and by_itself)
 
     def prepare(self, y: Tensor, x: Condition, *, seed: int) -> None:

@@ -17,10 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from everymode.networks.embeddings import TimeEmbedding
+from everymode.spaces import FEW_VALUES
 
 __all__ = ["ResidualMLP", "modulate", "small_init", "waves_for"]
-
-_FEW = 16
 
 
 def modulate(h: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -37,7 +36,7 @@ def small_init(layer: nn.Linear, std: float = 0.02) -> nn.Linear:
 
 def waves_for(shape: Sequence[int]) -> tuple[float, ...]:
     """Return the frequencies that suit standardised events: with few values, the modes may be sharp and many."""
-    return (1.0, 2.0, 4.0, 8.0) if math.prod(shape) <= _FEW else ()
+    return (1.0, 2.0, 4.0, 8.0) if math.prod(shape) <= FEW_VALUES else ()
 
 
 class ResidualMLP(nn.Module):

@@ -231,11 +231,15 @@ class _Stage:
         return float(sum(float(total) for total in totals)) / steps
 
     def judge(self, held_out_loss: float | None) -> None:
-        """Keep the average of the weights if it is the best so far on the held-out rows; the last before any look."""
+        """Keep the average of the weights if it is the best so far on the held-out rows, or the last is wanted.
+
+        Before any look it is the last too.
+        """
         counters = self.counters
-        if held_out_loss is None and counters.best_loss is not None:
+        latest = not all(self.run.parts[index].part.chosen for index in self.indices)
+        if held_out_loss is None and counters.best_loss is not None and not latest:
             return
-        if held_out_loss is None or counters.best_loss is None or held_out_loss < counters.best_loss:
+        if latest or held_out_loss is None or counters.best_loss is None or held_out_loss < counters.best_loss:
             counters.best_loss, counters.best_step, counters.looks_without_gain = held_out_loss, counters.step, 0
             for index in self.indices:
                 self.run.parts[index].best.copy_(self.run.parts[index].average)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +33,9 @@ class Processes:
     def here(cls, device: torch.device) -> Processes:
         """Return the processes that a launcher (`torchrun`, `accelerate launch`) started, or the only one."""
         state = PartialState(cpu=device.type == "cpu")
+        if state.num_processes > 1:
+            atexit.unregister(_leave)  # once, however often this is asked
+            atexit.register(_leave)
         return cls(state.process_index, state.num_processes)
 
     @property
@@ -50,6 +54,12 @@ class Processes:
         if self.world == 1:
             return value
         return broadcast_object_list([value])[0]
+
+
+def _leave() -> None:
+    """End the threads of the process group: torch aborts a process that ends with them alive."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:

@@ -75,8 +75,8 @@ class TrainingSettings:
         Raises:
             SettingError: a setting is unknown or out of range.
         """
-        batch_size = given.get("batch_size") or (128 if rows < 1000 else 256 if rows < 50_000 else 1024)
-        steps = 3000 if rows < 1000 else 6000 if rows < 50_000 else 20_000
+        sizes = ((1000, 3000, 128), (5000, 6000, 256), (50_000, 5000, 512))
+        steps, batch_size = next((rest for below, *rest in sizes if rows < below), (20_000, 1024))
         defaults: dict[str, Any] = {"steps": steps, "batch_size": batch_size}
         chosen = {**defaults, **{k: v for k, v in given.items() if v is not None}}
         unknown = set(chosen) - set(cls.__dataclass_fields__)
@@ -87,7 +87,7 @@ class TrainingSettings:
 
 def default_width(rows: int) -> int:
     """Return the hidden width that suits `rows` training rows."""
-    for limit, width in ((10_000, 64), (100_000, 128), (1_000_000, 256)):
+    for limit, width in ((20_000, 64), (100_000, 128), (1_000_000, 256)):
         if rows < limit:
             return width
     return 512

@@ -26,7 +26,7 @@ class Counters:
         step: steps done.
         stage: the stage that is trained.
         stage_step: the step at which it began. stage_seconds: the seconds at which it began.
-        best_loss: the lowest held-out loss of this stage, with its step.
+        best_loss: the lowest held-out loss of this stage, or the last where the last average is kept; with its step.
         looks_without_gain: looks at the held-out rows since then.
         seconds: spent so far, over all sittings.
         precision: what was chosen at the start.
