@@ -173,6 +173,7 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
         usual_rate = default_learning_rate(width, self.y_space_.kind)
         settings = TrainingSettings.for_rows(
             len(kept),
+            batch_share=family.batch_share,
             steps=self.steps,
             batch_size=self.batch_size,
             learning_rate=usual_rate if self.learning_rate is None else self.learning_rate,

@@ -88,6 +88,12 @@ class Case:
                 assert shares[-1] == 1
         return family
 
+    def stir(self):
+        """Move the layers that start near zero away from it, so that x counts."""
+        with torch.no_grad():
+            for parameter in self.family.parameters():
+                parameter += 0.1 * torch.randn(parameter.shape, generator=new_generator(7))
+
     def losses(self, part, y=None, x=None, source=None):
         y, x = self.y if y is None else y, self.x if x is None else x
         return part.loss(y, x, generator=new_generator(3) if source is None else source)
@@ -130,9 +136,7 @@ def test_the_loss_of_a_row_is_its_own(case):
     A batch is one product of matrices, whose rows may be rounded differently: hence 1e-5, not 0. Layers that start
     near zero are moved away from it, so that x counts.
     """
-    with torch.no_grad():
-        for parameter in case.family.parameters():
-            parameter += 0.1 * torch.randn(parameter.shape, generator=new_generator(7))
+    case.stir()
     rest = torch.arange(ROWS) != 2
     for part in case.family.parts():
         before = case.losses(part).detach()
@@ -214,6 +218,7 @@ def test_draws_of_a_row_lie_side_by_side_and_are_its_own(case):
 @every_case
 def test_draws_depend_on_x(case):
     """With the generator held, other rows of x give other draws."""
+    case.stir()
     other = take_rows(case.x, torch.arange(ROWS).roll(1))
     with torch.inference_mode():
         moved = case.family.sample(other, 3, generator=new_generator(4))

@@ -94,6 +94,8 @@ class Family(nn.Module):
     abilities: ClassVar[Abilities] = Abilities()
     sized_by_data: ClassVar[tuple[str, ...]] = ()
     """Names of buffers whose shape follows from the data: a saved model's decide."""
+    batch_share: ClassVar[float] = 1.0
+    """Of the batch that suits the rows: where a row is dear, more steps on fewer rows do better in equal time."""
 
     y_space: ArraySpace | None = None
     x_space: Space | None = None

@@ -70,6 +70,7 @@ class Energy(Family):
     """
 
     name: ClassVar[str] = "energy"
+    batch_share: ClassVar[float] = 0.25
     abilities: ClassVar[Abilities] = Abilities()
 
     low: Tensor
@@ -78,8 +79,8 @@ class Energy(Family):
     def __init__(
         self,
         *,
-        negatives: int = 24,
-        neighbours: int = 8,
+        negatives: int = 8,
+        neighbours: int = 4,
         wide: float = 2.0,
         fine: float = 0.02,
         sampler: str = "auto",

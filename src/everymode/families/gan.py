@@ -49,6 +49,7 @@ class GAN(Adversarial):
     """
 
     name: ClassVar[str] = "gan"
+    batch_share: ClassVar[float] = 0.25
     abilities: ClassVar[Abilities] = Abilities(own_network=False)
 
     def __init__(
@@ -57,8 +58,8 @@ class GAN(Adversarial):
         objective: str = "relativistic",
         penalty: float = 0.1,
         latent: int = 8,
-        rate: float = 0.5,
-        critic_rate: float = 0.5,
+        rate: float = 1.0,
+        critic_rate: float = 1.0,
         beta1: float = 0.0,
         beta2: float = 0.99,
     ) -> None:

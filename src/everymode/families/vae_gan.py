@@ -40,11 +40,14 @@ class VAEGAN(Adversarial, VAE):
 
     Args:
         weight: of the adversarial term, in nats.
-        latent, beta, variance, prior, noise: see `VAE`.
+        latent, beta, variance, prior: see `VAE`.
+        noise: whether draws have the decoder's noise, as the ELBO takes them to have. The critic takes noise that is
+            too wide for a mistake, which leaves the means to match the answers: they need none.
         objective, penalty, rate, critic_rate, beta1, beta2: see `GAN`.
     """
 
     name: ClassVar[str] = "vae_gan"
+    batch_share: ClassVar[float] = 0.25
     abilities: ClassVar[Abilities] = Abilities(own_network=False)
 
     def __init__(
@@ -55,11 +58,11 @@ class VAEGAN(Adversarial, VAE):
         beta: float = 1.0,
         variance: str = "value",
         prior: str = "standard",
-        noise: bool = True,
+        noise: bool = False,
         objective: str = "relativistic",
         penalty: float = 0.1,
         rate: float = 1.0,
-        critic_rate: float = 0.5,
+        critic_rate: float = 1.0,
         beta1: float = 0.0,
         beta2: float = 0.99,
     ) -> None:

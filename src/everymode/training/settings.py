@@ -69,15 +69,20 @@ class TrainingSettings:
         return asdict(self)
 
     @classmethod
-    def for_rows(cls, rows: int, **given: Any) -> TrainingSettings:
+    def for_rows(cls, rows: int, *, batch_share: float = 1.0, **given: Any) -> TrainingSettings:
         """Return defaults that suit a table of `rows` training rows; what is given and not None stands.
+
+        Args:
+            rows: how many.
+            batch_share: of the batch that suits the rows; a family tells it.
+            **given: fields of this class.
 
         Raises:
             SettingError: a setting is unknown or out of range.
         """
         sizes = ((1000, 3000, 128), (5000, 6000, 256), (50_000, 5000, 512))
         steps, batch_size = next((rest for below, *rest in sizes if rows < below), (20_000, 1024))
-        defaults: dict[str, Any] = {"steps": steps, "batch_size": batch_size}
+        defaults: dict[str, Any] = {"steps": steps, "batch_size": round(batch_share * batch_size)}
         chosen = {**defaults, **{k: v for k, v in given.items() if v is not None}}
         unknown = set(chosen) - set(cls.__dataclass_fields__)
         if unknown:
