@@ -13,11 +13,9 @@ from scipy.stats import norm
 
 from everymode import plots, problems
 from everymode.errors import DataError, SettingError
-from everymode.families import Family
 from everymode.lessons import Crossing, Merging, crossing, merging
 from everymode.lessons.crossing import TwoModes, crossing_rate, exact_crossing_time, slope_on_square
-from everymode.lessons.merging import between_modes, component_numbers, flow_log_prob, modes_apart
-from everymode.problems import GaussianMixture
+from everymode.lessons.merging import between_modes, component_numbers, modes_apart
 
 # Crossing ------------------------------------------------------------------------------------------------------------
 
@@ -222,28 +220,6 @@ def test_component_numbers_span_twice_the_modes():
     numbers = component_numbers(25)
     assert (numbers[0], numbers[-1], 25 in numbers) == (1, 50, True)
     assert len(numbers) <= 21
-
-
-class ExactFlow(Family):
-    """The velocity that carries noise to a Gaussian mixture on the linear path: E[y - noise | y_t]."""
-
-    def __init__(self, means, variance):
-        super().__init__()
-        self.means, self.variance = torch.tensor(means, dtype=torch.float64), variance
-
-    def velocity(self, y_t, t, x):
-        total = (t * t) * self.variance + (1 - t) ** 2
-        away = y_t[:, None] - t * self.means  # (batch, k, d)
-        weight = torch.softmax(-away.square().sum(-1) / (2 * total), dim=1)
-        return (weight[..., None] * (self.means + (t * self.variance - (1 - t)) / total * away)).sum(1)
-
-
-def test_the_likelihood_of_a_flow_is_that_of_where_it_leads():
-    means = [[-1.0, 0.5], [1.0, 0.0], [0.0, -1.0]]
-    mixture = GaussianMixture(np.full(3, 1 / 3), means, np.tile(0.04 * np.eye(2), (3, 1, 1)))
-    y = mixture.sample(200, 0)
-    found = flow_log_prob(ExactFlow(means, 0.04), 1.0, torch.from_numpy(y), torch.zeros(200, 1))
-    np.testing.assert_allclose(found.numpy(), mixture.log_density(y), atol=5e-3)
 
 
 def test_another_problem_and_a_family_with_a_density_of_its_own_or_none():

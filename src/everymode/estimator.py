@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self, overload
 
 import numpy as np
 import torch
@@ -273,15 +273,26 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
         decoded = self.y_space_.decode(torch.from_numpy(answers).reshape(rows, 1, *self.y_space_.shape))
         return self._squeeze(decoded[:, 0])
 
-    def log_prob(self, X: Any, Y: Any) -> np.ndarray:
+    @overload
+    def log_prob(self, X: Any, Y: Any, *, return_error: Literal[False] = False) -> np.ndarray: ...
+
+    @overload
+    def log_prob(self, X: Any, Y: Any, *, return_error: Literal[True]) -> tuple[np.ndarray, np.ndarray]: ...
+
+    def log_prob(self, X: Any, Y: Any, *, return_error: bool = False) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         """Return log p(y | x) of every row of Y given its row of X, where the family has a density.
+
+        That of `flow_matching` and `diffusion` is an integral along the flow: exact for up to 8 values, and an
+        estimate above.
 
         Args:
             X: rows, as in `fit`.
             Y: one answer a row: (rows, *event); (rows,) where one y is one number.
+            return_error: whether the standard error of each estimate is wanted too.
 
         Returns:
-            (rows,), float64, in nats: the logarithm of a density in the units of Y.
+            (rows,), float64, in nats: the logarithm of a density in the units of Y. With `return_error` a pair of it
+            and its standard error (rows,), 0 where it is exact.
 
         Raises:
             UnsupportedError: the family has no density; the message names those that have one.
@@ -293,13 +304,15 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
             raise UnsupportedError(f"family {self.family_.name!r} has no density; these have one: {able}.")
         x, device = self._condition(X), self._device()
         y = encode_target(Y, self.y_space_, count_rows(x))
-        found = torch.empty(len(y), dtype=torch.float64)
+        found = torch.empty(2, len(y), dtype=torch.float64)
         with torch.inference_mode():
             for start in range(0, len(y), _NETWORK_ROWS):
                 rows = slice(start, start + _NETWORK_ROWS)
-                standardised = self.family_.log_prob(y[rows].to(device), place(take_rows(x, rows), device))
-                found[rows] = standardised.double().cpu()
-        return found.numpy() + self.y_space_.log_jacobian
+                pair = self.family_.log_prob_and_error(y[rows].to(device), place(take_rows(x, rows), device))
+                found[:, rows] = torch.stack(pair).double().cpu()
+        log_prob, error = found.numpy()
+        log_prob += self.y_space_.log_jacobian
+        return (log_prob, error) if return_error else log_prob
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the energy skill: 1 - energy score / energy score of knowing nothing about x.

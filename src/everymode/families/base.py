@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -285,6 +286,11 @@ class Family(nn.Module):
         """Return log p(y | x) of standardised y, (batch,), in nats."""
         raise UnsupportedError(f"family {self.name!r} has no density.")
 
+    def log_prob_and_error(self, y: Tensor, x: Condition) -> tuple[Tensor, Tensor]:
+        """Return log p(y | x) and its standard error, (batch,) each, in nats; 0 where the density is in closed form."""
+        log_prob = self.log_prob(y, x)
+        return log_prob, torch.zeros_like(log_prob)
+
     def velocity(self, y_t: Tensor, t: Tensor, x: Condition) -> Tensor:
         """Return dy/dt at (y_t, t), (batch, *event)."""
         raise UnsupportedError(f"family {self.name!r} has no velocity.")
@@ -317,3 +323,17 @@ def times_like(t: float | Tensor, like: Tensor) -> Tensor:
     """Return a time as (batch,), with the device and dtype of `like`."""
     t = torch.as_tensor(t, dtype=like.dtype, device=like.device)
     return t.expand(len(like)) if t.ndim == 0 else t
+
+
+@contextmanager
+def outside_inference() -> Iterator[None]:
+    """Let gradients with respect to y be asked for, wherever this is entered; without asking there are none."""
+    with torch.inference_mode(False), torch.no_grad():
+        yield
+
+
+def copied(embedding: Any) -> Any:
+    """Return a copy of an embedding that is free of inference mode."""
+    if isinstance(embedding, dict):
+        return {name: copied(part) for name, part in embedding.items()}
+    return embedding.clone()

@@ -56,7 +56,8 @@ import torch
 from torch import Tensor
 
 from everymode.errors import check_bool, check_choice, check_number
-from everymode.families.base import Abilities, Family, mean_over_event, times_like
+from everymode.families.base import Abilities, mean_over_event, times_like
+from everymode.families.continuous import Continuous
 from everymode.families.times import TIME_SAMPLING, density_of_log_ratio, draw_times, resolved
 from everymode.paths import Path, get_path, path_settings
 from everymode.randomness import Source, normal
@@ -71,7 +72,7 @@ _LEAST = 1e-4  # of what a weight is divided by
 _LEAST_ALPHA = 0.05  # of what the data are divided by where a network tells the noise
 
 
-class Diffusion(Family):
+class Diffusion(Continuous):
     """Denoising diffusion on any Gaussian path.
 
     Args:
@@ -87,7 +88,7 @@ class Diffusion(Family):
     """
 
     name: ClassVar[str] = "diffusion"
-    abilities: ClassVar[Abilities] = Abilities(velocity=True, trajectory=True)
+    abilities: ClassVar[Abilities] = Abilities(density=True, velocity=True, trajectory=True)
 
     def __init__(
         self,
@@ -177,10 +178,15 @@ class Diffusion(Family):
         variance = a.square() + s.square()
         return (a * y_t - s * variance.sqrt() * answer) / variance
 
-    def velocity(self, y_t: Tensor, t: Tensor, x: Condition) -> Tensor:
-        """Return dy/dt of the probability-flow ODE at (y_t, t), (batch, *event)."""
+    @property
+    def flow_end(self) -> float:
+        """The time at which the velocity is still regular: 1 where v is predicted."""
+        return 1.0 if self._predicts == "v" else 1 - 1e-4
+
+    def field(self, y_t: Tensor, t: float | Tensor, embedding: Any) -> Tensor:
+        """Return dy/dt of the probability-flow ODE at (y_t, t) for an embedding of x, (batch, *event)."""
         t, path = times_like(t, y_t), self._path
-        answer = self._answer(y_t, t, self.encode(x))
+        answer = self._answer(y_t, t, embedding)
         if self._predicts == "v":  # regular at both ends
             _, skip, scale = path.preconditioning(t, y_t)
             return skip * y_t - scale * answer
@@ -199,7 +205,3 @@ class Diffusion(Family):
         """Return one draw a row, (batch, *event): from noise, in `steps` steps of `sampler`."""
         times = SPACINGS[self.spacing](self._path, self.steps)
         return last(self._states(embedding, times, generator))
-
-    def trajectory(self, x: Condition, times: Tensor, *, generator: Source = None) -> Iterator[tuple[float, Tensor]]:
-        """Yield (time, states (batch, *event)) at each of `times`, rising from noise to data."""
-        return self._states(self.encode(x), times, generator)

@@ -40,7 +40,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from everymode.errors import SettingError, check_choice, check_number
-from everymode.families.base import Abilities, Family
+from everymode.families.base import Abilities, Family, copied, outside_inference
 from everymode.langevin import annealed_langevin, geometric_levels, langevin
 from everymode.networks import NetworkFactory
 from everymode.randomness import Source, normal, stratified, uniform
@@ -179,9 +179,8 @@ class Energy(Family):
             return self._derivative_free(embedding, generator)
         rows, like = self._rows(embedding)
         shape = (rows, *self.event)
-        # a chain needs gradients in y, which inference mode forbids: it walks outside of it, on copies
-        with torch.inference_mode(False), torch.no_grad():
-            slope = self._slope(embedding.clone())
+        with outside_inference():  # a chain needs gradients in y
+            slope = self._slope(copied(embedding))
             if self._sampler == "langevin":
                 start = self._box(like.new_zeros(rows), (rows, 1, *self.event), generator)[:, 0]
                 falling = torch.linspace(1, 0, self.steps + 1)[:-1].square()

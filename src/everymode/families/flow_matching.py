@@ -26,24 +26,27 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from everymode.couplings import Coupling, get_coupling
-from everymode.errors import check_bool, check_choice, check_number
-from everymode.families.base import Abilities, Family, mean_over_event, times_like
+from everymode.couplings import Coupling, OptimalTransport, get_coupling
+from everymode.errors import SettingError, check_bool, check_choice, check_number
+from everymode.families.base import Abilities, mean_over_event, times_like
+from everymode.families.continuous import Continuous
 from everymode.families.times import TIME_SAMPLING, draw_times
+from everymode.networks import NetworkFactory
 from everymode.paths import Path, get_path, path_settings
 from everymode.randomness import Source, normal
 from everymode.solvers import Tableau, get_solver, integrate, last, time_grid
-from everymode.spaces import Condition
+from everymode.spaces import ArraySpace, Condition, Space
 
 __all__ = ["FlowMatching"]
 
 
-class FlowMatching(Family):
+class FlowMatching(Continuous):
     """Flow matching on any Gaussian path.
 
     Args:
         path: 'linear' (conditional optimal transport), 'cosine', 'vp', 've', or a `Path`.
-        coupling: which noise meets which target; 'independent' is right for every x.
+        coupling: which noise meets which target: 'independent', 'conditional_ot' (straighter, so that fewer steps do;
+            a batch takes longer), 'optimal_transport' (without a condition only), or a `Coupling`.
         time_sampling: 'uniform', 'logit_normal' (more of the middle), 'edm' (more of the data's end), 'sharp' (that
             alone), or 'auto': 'sharp' for up to 16 values, else 'logit_normal'.
         precondition: whether the network predicts the scaled remainder of the best linear velocity, or the velocity.
@@ -52,7 +55,7 @@ class FlowMatching(Family):
     """
 
     name: ClassVar[str] = "flow_matching"
-    abilities: ClassVar[Abilities] = Abilities(velocity=True, trajectory=True)
+    abilities: ClassVar[Abilities] = Abilities(density=True, velocity=True, trajectory=True)
 
     def __init__(
         self,
@@ -76,6 +79,24 @@ class FlowMatching(Family):
     @property
     def _path(self) -> Path:
         return get_path(self.path)
+
+    def assemble(
+        self,
+        y_space: ArraySpace,
+        x_space: Space,
+        *,
+        width: int | None,
+        depth: int | None,
+        network: NetworkFactory | None,
+    ) -> None:
+        """Make `encoder` and `network`; refuse plain optimal transport where there is a condition."""
+        empty = isinstance(x_space, ArraySpace) and x_space.size == 0
+        if get_coupling(self.coupling).name == OptimalTransport.name and not empty:
+            raise SettingError(
+                "coupling='optimal_transport' makes the noise depend on x, and a model so trained is wrong for every "
+                "single x: take coupling='conditional_ot'."
+            )
+        super().assemble(y_space, x_space, width=width, depth=depth, network=network)
 
     def settings(self) -> dict[str, Any]:
         """Return the settings, JSON-ready."""
@@ -113,10 +134,6 @@ class FlowMatching(Family):
         shrink, skip, scale = self._path.preconditioning(t, y_t)
         return skip * y_t + scale * self.network(shrink * y_t, t, embedding)
 
-    def velocity(self, y_t: Tensor, t: Tensor, x: Condition) -> Tensor:
-        """Return dy/dt at (y_t, t), (batch, *event)."""
-        return self.field(y_t, t, self.encode(x))
-
     def _states(self, embedding: Any, times: Tensor, generator: Source) -> Iterator[tuple[float, Tensor]]:
         rows, like = self._rows(embedding)
         start = self._path.prior_scale * normal((rows, *self.event), generator, like=like)
@@ -125,7 +142,3 @@ class FlowMatching(Family):
     def draw(self, embedding: Any, *, generator: Source = None) -> Tensor:
         """Return one draw a row, (batch, *event): the flow from noise, in `steps` steps of `solver`."""
         return last(self._states(embedding, time_grid(self.steps), generator))
-
-    def trajectory(self, x: Condition, times: Tensor, *, generator: Source = None) -> Iterator[tuple[float, Tensor]]:
-        """Yield (time, states (batch, *event)) at each of `times`, from noise to data."""
-        return self._states(self.encode(x), times, generator)

@@ -26,7 +26,6 @@ as good as the floor, and cheaper than any network.
 
 from __future__ import annotations
 
-import math
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -34,23 +33,19 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
-from torch import Tensor
 
 from everymode.errors import DataError, check_number
 from everymode.estimator import OneToManyRegressor
 from everymode.families import Family, get_family
 from everymode.lessons.base import Lesson
 from everymode.metrics import Tally
-from everymode.paths import get_path
 from everymode.problems import Problem
 from everymode.problems.mixture import MixtureProblem
 from everymode.randomness import mix
-from everymode.solvers import integrate, last
 
-__all__ = ["EightOnARing", "Merging", "between_modes", "component_numbers", "flow_log_prob", "merging", "modes_apart"]
+__all__ = ["EightOnARing", "Merging", "between_modes", "component_numbers", "merging", "modes_apart"]
 
 _TRAINING = {"width": 64, "depth": 3, "steps": 5000, "batch_size": 512, "early_stopping": False, "device": "cpu"}
 _STARTS = 4  # of expectation-maximisation, for each number of components
@@ -286,42 +281,11 @@ def _fit_mixture(y: np.ndarray, components: int, seed: int) -> tuple[GaussianMix
 
 
 def _log_likelihood(model: OneToManyRegressor, condition: np.ndarray, y: np.ndarray) -> float | None:
-    """Mean log p(y | x) of held-out y (n, d) in nats: the family's own, or that of its flow."""
+    """Mean log p(y | x) of held-out y (n, d) in nats, where the family has a density."""
     family, x = model.family_, np.repeat(condition, len(y), axis=0)
     if family.abilities.density:
         return float(model.log_prob(x, y).mean())
-    path = getattr(family, "path", None)
-    if not family.abilities.velocity or path is None:
-        return None
-    device = next(family.parameters()).device
-    encoded, standard = model.x_space_.encode(x), model.y_space_.encode(y)
-    if not isinstance(encoded, Tensor):
-        raise DataError("the condition of this lesson must be numbers.")
-    with torch.no_grad():
-        ones = flow_log_prob(family, get_path(path).prior_scale, standard.to(device), encoded.to(device))
-    return float(ones.double().mean()) + model.y_space_.log_jacobian
-
-
-def flow_log_prob(family: Family, prior_scale: float, y: Tensor, x: Tensor) -> Tensor:
-    """Return log p(y | x), (batch,), of a flow from N(0, prior_scale^2), for standardised y (batch, d)."""
-    size = y.shape[1]
-
-    def field(state: Tensor, t: Tensor) -> Tensor:
-        """The velocity, and in the last column its divergence."""
-        with torch.enable_grad():
-            y_t = state[:, :size].detach().requires_grad_()
-            velocity = family.velocity(y_t, t, x)
-            divergence = torch.zeros_like(y_t[:, 0])
-            for column in range(size):
-                slope = torch.autograd.grad(velocity[:, column].sum(), y_t, retain_graph=column < size - 1)[0]
-                divergence = divergence + slope[:, column]
-        return torch.cat([velocity.detach(), divergence.detach()[:, None]], dim=1)
-
-    times = torch.linspace(1.0, 0.0, _LIKELIHOOD_STEPS + 1, dtype=torch.float64)
-    end = last(integrate(field, torch.cat([y, torch.zeros_like(y[:, :1])], dim=1), times, "rk4"))
-    noise = end[:, :size] / prior_scale
-    log_prior = -0.5 * noise.square().sum(dim=1) - size * math.log(prior_scale * math.sqrt(2 * math.pi))
-    return log_prior + end[:, size]
+    return None
 
 
 def _component_number(number: int, rows: int) -> int:

@@ -1,8 +1,11 @@
 """ODE and SDE solvers. Each is a generator of (time, state); it prints nothing.
 
-`runge_kutta` takes a velocity, `stochastic` a drift and a diffusion, `exponential` a model's guess of the data.
+`runge_kutta` and `adaptive` take a velocity, and `density` follows what it does to a density; `stochastic` takes a
+drift and a diffusion, `exponential` a model's guess of the data.
 """
 
+from everymode.solvers.adaptive import integrate_adaptively
+from everymode.solvers.density import log_density, velocity_and_divergence
 from everymode.solvers.exponential import (
     SAMPLERS,
     SPACINGS,
@@ -31,8 +34,11 @@ __all__ = [
     "get_solver",
     "heun",
     "integrate",
+    "integrate_adaptively",
     "karras_grid",
     "last",
+    "log_density",
     "steps_for",
     "time_grid",
+    "velocity_and_divergence",
 ]

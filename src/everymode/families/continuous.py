@@ -1,0 +1,81 @@
+"""Families whose answers flow from noise along a velocity: what flow matching and diffusion share.
+
+A draw is an integral of dy/dt = field(y, t, x) from N(0, prior_scale^2) at t = 0 to an answer at t = 1, and its density
+is what `solvers.density` computes along the way back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from everymode.families.base import Family, copied, outside_inference
+from everymode.paths import Path
+from everymode.randomness import Source
+from everymode.solvers.density import MOST_EXACT, log_density
+from everymode.spaces import Condition, count_rows, take_rows
+
+__all__ = ["Continuous"]
+
+_AT_ONCE = 1 << 16  # values times vectors of a Jacobian: memory stays bounded
+
+
+class Continuous(Family):
+    """A family with a velocity on a path."""
+
+    @property
+    def flow_end(self) -> float:
+        """The time at which the velocity is still regular, and the noise gone."""
+        return 1.0
+
+    @property
+    def _path(self) -> Path:
+        raise NotImplementedError
+
+    def field(self, y_t: Tensor, t: float | Tensor, embedding: Any) -> Tensor:
+        """Return the velocity at (y_t, t) for an embedding of x, (batch, *event)."""
+        raise NotImplementedError
+
+    def _states(self, embedding: Any, times: Tensor, generator: Source) -> Iterator[tuple[float, Tensor]]:
+        raise NotImplementedError
+
+    def velocity(self, y_t: Tensor, t: Tensor, x: Condition) -> Tensor:
+        """Return dy/dt at (y_t, t), (batch, *event)."""
+        return self.field(y_t, t, self.encode(x))
+
+    def trajectory(self, x: Condition, times: Tensor, *, generator: Source = None) -> Iterator[tuple[float, Tensor]]:
+        """Yield (time, states (batch, *event)) at each of `times`, from noise to data."""
+        return self._states(self.encode(x), times, generator)
+
+    def log_prob(self, y: Tensor, x: Condition, **settings: Any) -> Tensor:
+        """Return log p(y | x) of standardised y, (batch,), in nats; see `log_prob_and_error`."""
+        return self.log_prob_and_error(y, x, **settings)[0]
+
+    def log_prob_and_error(self, y: Tensor, x: Condition, **settings: Any) -> tuple[Tensor, Tensor]:
+        """Return log p(y | x) of standardised y under the flow without solver error, and its standard error, in nats.
+
+        Args:
+            y: answers (batch, *event), standardised.
+            x: conditions, rows first, standardised.
+            **settings: `divergence`, `probes`, `solver`, `steps`, `tolerance` and `seed` of
+                `everymode.solvers.log_density`: by default exact up to 8 values, and else by 16 probes.
+        """
+        size, parts = y[0].numel() if len(y) else 1, []
+        exact = settings.get("divergence", "auto") == "exact" or size <= MOST_EXACT
+        chunk = max(1, _AT_ONCE // (size * (size if exact else settings.get("probes", 16))))
+        for start in range(0, count_rows(x), chunk):
+            rows = slice(start, start + chunk)
+            parts.append(self._log_prob(y[rows], take_rows(x, rows), settings))
+        if not parts:
+            return y.new_zeros(0), y.new_zeros(0)
+        found, error = (torch.cat(part) for part in zip(*parts, strict=True))
+        return found, error
+
+    def _log_prob(self, y: Tensor, x: Condition, settings: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        with outside_inference():
+            embedding, y = copied(self.encode(x)), y.clone()
+            given = {"prior_scale": self._path.prior_scale, "end": self.flow_end, **settings}
+            return log_density(lambda state, t: self.field(state, t, embedding), y, **given)
