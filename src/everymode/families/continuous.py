@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from everymode.families.base import Family, copied, outside_inference
+from everymode.families.base import Family, copied, outside_inference, times_like
 from everymode.paths import Path
-from everymode.randomness import Source
+from everymode.randomness import Source, normal
+from everymode.solvers import Sampler, Tableau, integrate, last
 from everymode.solvers.density import MOST_EXACT, log_density
 from everymode.spaces import Condition, count_rows, take_rows
 
@@ -39,8 +40,33 @@ class Continuous(Family):
         """Return the velocity at (y_t, t) for an embedding of x, (batch, *event)."""
         raise NotImplementedError
 
-    def _states(self, embedding: Any, times: Tensor, generator: Source) -> Iterator[tuple[float, Tensor]]:
+    def data(self, y_t: Tensor, t: float | Tensor, embedding: Any) -> Tensor:
+        """Return E[y | y_t, x] for an embedding of x, (batch, *event)."""
+        t = times_like(t, y_t)
+        return self._path.convert(self.field(y_t, t, embedding), y_t, t, given="velocity", wanted="data")
+
+    @property
+    def _method(self) -> Tableau | Sampler:
+        """How a draw is made."""
         raise NotImplementedError
+
+    @property
+    def _times(self) -> Tensor:
+        """The times of a draw, (steps + 1,)."""
+        raise NotImplementedError
+
+    def _states(self, embedding: Any, times: Tensor, generator: Source) -> Iterator[tuple[float, Tensor]]:
+        rows, like = self._rows(embedding)
+        start = self._path.prior_scale * normal((rows, *self.event), generator, like=like)
+        if isinstance(self._method, Tableau):
+            return integrate(lambda y, t: self.field(y, t, embedding), start, times, self._method)
+        return self._method.states(
+            lambda y, t: self.data(y, t, embedding), start, times, self._path, generator=generator
+        )
+
+    def draw(self, embedding: Any, *, generator: Source = None) -> Tensor:
+        """Return one draw a row, (batch, *event): from noise, step by step."""
+        return last(self._states(embedding, self._times, generator))
 
     def velocity(self, y_t: Tensor, t: Tensor, x: Condition) -> Tensor:
         """Return dy/dt at (y_t, t), (batch, *event)."""

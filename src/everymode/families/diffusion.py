@@ -49,7 +49,6 @@ data is shrunk towards 0 where alpha < .05.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import torch
@@ -61,7 +60,7 @@ from everymode.families.continuous import Continuous
 from everymode.families.times import TIME_SAMPLING, density_of_log_ratio, draw_times, resolved
 from everymode.paths import Path, get_path, path_settings
 from everymode.randomness import Source, normal
-from everymode.solvers import SAMPLERS, SPACINGS, get_sampler, last
+from everymode.solvers import SAMPLERS, SOLVERS, SPACINGS, Sampler, Tableau, get_method
 from everymode.spaces import Condition
 
 __all__ = ["Diffusion"]
@@ -82,9 +81,11 @@ class Diffusion(Continuous):
         precondition: whether the network sees the scaled state and predicts v in any case, as EDM's does.
         time_sampling: 'uniform', 'logit_normal' (more of the middle), 'edm' (more of the data's end), 'sharp' (that
             alone), or 'auto': 'sharp' for up to 16 values, else 'logit_normal'.
-        sampler: 'dpm_solver_2m', 'ddim', 'heun' (deterministic) or 'ddpm' (ancestral).
+        sampler: 'dpm_solver_2m', 'dpm_solver_3m', 'unipc', 'ddim', 'heun' (EDM's), all deterministic, or 'ddpm'
+            (ancestral); or a method for the velocity: 'euler', 'midpoint', 'rk4'.
         spacing: of the sampler's times: 'karras' (even in (sigma / alpha)^(1/7)) or 'uniform' in t.
-        steps: number of the sampler's steps for a draw; NFE = steps, with 'heun' 2 steps - 1.
+        steps: number of the sampler's steps for a draw; NFE = steps, with 'heun' 2 steps - 1, and
+            times its stages with a method for the velocity.
     """
 
     name: ClassVar[str] = "diffusion"
@@ -109,7 +110,7 @@ class Diffusion(Continuous):
         self.weighting = check_choice("weighting", weighting, WEIGHTINGS)
         self.precondition = check_bool("precondition", precondition)
         self.time_sampling = check_choice("time_sampling", time_sampling, TIME_SAMPLING)
-        self.sampler = check_choice("sampler", sampler, SAMPLERS)
+        self.sampler = check_choice("sampler", sampler, (*SAMPLERS, *SOLVERS))
         self.spacing = check_choice("spacing", spacing, SPACINGS)
         self.steps = check_number("steps", steps, 1, 100_000, integer=True)
 
@@ -127,9 +128,17 @@ class Diffusion(Continuous):
         return {**self.get_params(), "path": path_settings(self._path)}
 
     @property
+    def _method(self) -> Tableau | Sampler:
+        return get_method(self.sampler, prefer="sampler")
+
+    @property
+    def _times(self) -> Tensor:
+        return SPACINGS[self.spacing](self._path, self.steps)
+
+    @property
     def nfe(self) -> int:
         """Network evaluations for one draw."""
-        return get_sampler(self.sampler).evaluations(self.steps)
+        return self._method.evaluations(self.steps)
 
     def weight(self, t: Tensor, like: Tensor) -> Tensor:
         """Return the weight of the squared error of what the network predicts at `t` (batch,), shaped for `like`."""
@@ -194,14 +203,3 @@ class Diffusion(Continuous):
             return path.convert(answer, y_t, t, given="data", wanted="velocity")
         _, _, da, ds = path.coefficients(t, y_t)
         return da * self._data(answer, y_t, t) + ds * answer
-
-    def _states(self, embedding: Any, times: Tensor, generator: Source) -> Iterator[tuple[float, Tensor]]:
-        rows, like = self._rows(embedding)
-        start = self._path.prior_scale * normal((rows, *self.event), generator, like=like)
-        sampler = get_sampler(self.sampler)
-        return sampler.states(lambda y, t: self.data(y, t, embedding), start, times, self._path, generator=generator)
-
-    def draw(self, embedding: Any, *, generator: Source = None) -> Tensor:
-        """Return one draw a row, (batch, *event): from noise, in `steps` steps of `sampler`."""
-        times = SPACINGS[self.spacing](self._path, self.steps)
-        return last(self._states(embedding, times, generator))

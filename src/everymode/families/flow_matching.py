@@ -21,7 +21,6 @@ Fails: with very few steps (one Euler step from noise is E[y | x] again).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -34,7 +33,7 @@ from everymode.families.times import TIME_SAMPLING, draw_times
 from everymode.networks import NetworkFactory
 from everymode.paths import Path, get_path, path_settings
 from everymode.randomness import Source, normal
-from everymode.solvers import Tableau, get_solver, integrate, last, time_grid
+from everymode.solvers import SPACINGS, Sampler, Tableau, get_method
 from everymode.spaces import ArraySpace, Condition, Space
 
 __all__ = ["FlowMatching"]
@@ -50,8 +49,9 @@ class FlowMatching(Continuous):
         time_sampling: 'uniform', 'logit_normal' (more of the middle), 'edm' (more of the data's end), 'sharp' (that
             alone), or 'auto': 'sharp' for up to 16 values, else 'logit_normal'.
         precondition: whether the network predicts the scaled remainder of the best linear velocity, or the velocity.
-        solver: 'euler', 'midpoint', 'heun', 'rk4', or a tableau.
-        steps: number of solver steps for a draw; NFE = steps times the solver's stages.
+        solver: for the velocity 'euler', 'midpoint', 'heun', 'rk4', or a tableau; by the data that the velocity tells
+            'ddim', 'dpm_solver_2m', 'dpm_solver_3m', 'unipc', or 'ddpm', which draws along the SDE of the same law.
+        steps: number of solver steps for a draw; NFE = steps times the solver's stages, and steps for the others.
     """
 
     name: ClassVar[str] = "flow_matching"
@@ -71,7 +71,7 @@ class FlowMatching(Continuous):
         self.path, self.coupling, self.solver = path, coupling, solver
         get_path(path)  # each of the three refuses what it does not know
         get_coupling(coupling)
-        get_solver(solver)
+        get_method(solver, prefer="solver")
         self.time_sampling = check_choice("time_sampling", time_sampling, TIME_SAMPLING)
         self.precondition = check_bool("precondition", precondition)
         self.steps = check_number("steps", steps, 1, 100_000, integer=True)
@@ -104,13 +104,21 @@ class FlowMatching(Continuous):
             **self.get_params(),
             "path": path_settings(self._path),
             "coupling": get_coupling(self.coupling).name,
-            "solver": get_solver(self.solver).name,
+            "solver": self._method.name,
         }
+
+    @property
+    def _method(self) -> Tableau | Sampler:
+        return get_method(self.solver, prefer="solver")
+
+    @property
+    def _times(self) -> Tensor:
+        return SPACINGS["uniform" if isinstance(self._method, Tableau) else "karras"](self._path, self.steps)
 
     @property
     def nfe(self) -> int:
         """Network evaluations for one draw."""
-        return self.steps * get_solver(self.solver).stages
+        return self._method.evaluations(self.steps)
 
     def loss(self, y: Tensor, x: Condition, *, generator: Source = None) -> Tensor:
         """Return the squared error of the (scaled) velocity of each row, averaged over the event, (batch,)."""
@@ -133,12 +141,3 @@ class FlowMatching(Continuous):
             return self.network(y_t, t, embedding)
         shrink, skip, scale = self._path.preconditioning(t, y_t)
         return skip * y_t + scale * self.network(shrink * y_t, t, embedding)
-
-    def _states(self, embedding: Any, times: Tensor, generator: Source) -> Iterator[tuple[float, Tensor]]:
-        rows, like = self._rows(embedding)
-        start = self._path.prior_scale * normal((rows, *self.event), generator, like=like)
-        return integrate(lambda y, t: self.field(y, t, embedding), start, times, self.solver)
-
-    def draw(self, embedding: Any, *, generator: Source = None) -> Tensor:
-        """Return one draw a row, (batch, *event): the flow from noise, in `steps` steps of `solver`."""
-        return last(self._states(embedding, time_grid(self.steps), generator))

@@ -13,10 +13,14 @@ from everymode.solvers.exponential import (
     ddim,
     ddpm,
     dpm_solver_2m,
+    dpm_solver_3m,
     get_sampler,
     heun,
     karras_grid,
+    multistep,
+    unipc,
 )
+from everymode.solvers.methods import get_method
 from everymode.solvers.runge_kutta import SOLVERS, Tableau, get_solver, integrate, last, steps_for, time_grid
 from everymode.solvers.stochastic import euler_maruyama
 
@@ -29,7 +33,9 @@ __all__ = [
     "ddim",
     "ddpm",
     "dpm_solver_2m",
+    "dpm_solver_3m",
     "euler_maruyama",
+    "get_method",
     "get_sampler",
     "get_solver",
     "heun",
@@ -38,7 +44,9 @@ __all__ = [
     "karras_grid",
     "last",
     "log_density",
+    "multistep",
     "steps_for",
     "time_grid",
+    "unipc",
     "velocity_and_divergence",
 ]

@@ -20,6 +20,10 @@ References:
     Elucidating the design space of diffusion-based generative models (Karras et al., 2022),
         https://arxiv.org/abs/2206.00364: algorithm 1, and the grid of equation 5
     DPM-Solver++ (Lu et al., 2022), https://arxiv.org/abs/2211.01095: algorithm 2
+    UniPC: a unified predictor-corrector framework for fast sampling of diffusion models (Zhao et al., 2023),
+        https://arxiv.org/abs/2302.04867
+    Fast sampling of diffusion models with exponential integrator (Zhang and Chen, 2023),
+        https://arxiv.org/abs/2204.13902: polynomials through the last evaluations
 """
 
 from __future__ import annotations
@@ -27,7 +31,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -43,9 +49,12 @@ __all__ = [
     "ddim",
     "ddpm",
     "dpm_solver_2m",
+    "dpm_solver_3m",
     "get_sampler",
     "heun",
     "karras_grid",
+    "multistep",
+    "unipc",
 ]
 
 Predictor = Callable[[Tensor, Tensor], Tensor]
@@ -162,6 +171,92 @@ def dpm_solver_2m(data: Predictor, y: Tensor, times: Tensor, path: Path, *, gene
         yield values[k], y
 
 
+def dpm_solver_3m(data: Predictor, y: Tensor, times: Tensor, path: Path, *, generator: Source = None) -> States:
+    """DPM-Solver++ of third order, one evaluation a step; see `multistep`, and `ddim` for arguments and states."""
+    return multistep(data, y, times, path, order=3, along="lambda")
+
+
+def unipc(data: Predictor, y: Tensor, times: Tensor, path: Path, *, generator: Source = None) -> States:
+    """UniPC of third order, one evaluation a step; see `multistep`, and `ddim` for arguments and states.
+
+    Its polynomials are in the angle, where the paper has them in lambda: on a mixture of normals, 10 steps from pure
+    noise then land half as far from the exact draw, in the median.
+    """
+    return multistep(data, y, times, path, order=2, correct=True)
+
+
+def multistep(
+    data: Predictor,
+    y: Tensor,
+    times: Tensor,
+    path: Path,
+    *,
+    order: int,
+    correct: bool = False,
+    along: str = "angle",
+) -> States:
+    """The exact solution, were the data the polynomial through the last `order` evaluations.
+
+    With p = alpha / sigma the solution is y_t / sigma_t = y_s / sigma_s + the integral of the data over p. The first
+    steps have fewer evaluations behind them and are of lower order; the one to sigma = 0 lands on the data. With
+    `correct` a step is taken again once the data at its end are known, through one evaluation more (UniPC's corrector):
+    that evaluation is the next step's too, and costs nothing.
+
+    Args:
+        data: see `ddim`.
+        y: see `ddim`.
+        times: see `ddim`.
+        path: see `ddim`.
+        order: evaluations that the polynomial goes through, 1 to 4.
+        correct: whether the corrector follows.
+        along: what it is a polynomial in: 'lambda' (as in the papers; infinite where alpha = 0, from where a step is of
+            first order), or 'angle', arctan(alpha / sigma), which is finite from pure noise on.
+    """
+    order = check_number("order", order, 1, 4, integer=True)
+    along = check_choice("along", along, ("angle", "lambda"))
+    values, alphas, sigmas = _schedule(path, times)
+    angles = [math.atan2(a, s) for a, s in zip(alphas, sigmas, strict=True)]
+    known: list[tuple[float, Tensor]] = []  # angle and data of the last evaluations, the latest first
+
+    def step(y: Tensor, k: int, through: list[tuple[float, Tensor]]) -> Tensor:
+        keep = sigmas[k] / sigmas[k - 1]
+        if along == "lambda":
+            through = [part for part in through if part[0] > 0] or through[:1]
+        if not sigmas[k] or len(through) == 1:
+            return keep * y + (alphas[k] - alphas[k - 1] * keep) * through[0][1]
+        weights = _weights([angle for angle, _ in through], angles[k - 1], angles[k], along)
+        return keep * y + sigmas[k] * sum(w * guess for w, (_, guess) in zip(weights, through, strict=True))
+
+    yield values[0], y
+    before = y
+    for k in range(1, len(values)):
+        guess = data(y, _scalar(values[k - 1], y))
+        if correct and known:
+            y = step(before, k - 1, [(angles[k - 1], guess), *known])
+        known = [(angles[k - 1], guess), *known][:order]
+        before, y = y, step(y, k, known)
+        yield values[k], y
+
+
+_POINTS, _SHARES = np.polynomial.legendre.leggauss(24)  # of a quadrature on [-1, 1]
+
+
+def _weights(nodes: list[float], start: float, end: float, along: str) -> list[float]:
+    """Return the integrals over p = tan(angle), from `start` to `end`, of each Lagrange polynomial of the nodes."""
+
+    def place(angle: Any) -> Any:
+        return np.log(np.tan(angle)) if along == "lambda" else np.asarray(angle)
+
+    angle = 0.5 * (end - start) * _POINTS + 0.5 * (start + end)
+    rates = 0.5 * (end - start) * _SHARES / np.cos(angle) ** 2  # dp
+    at, known = place(angle), place(nodes)
+    weights = []
+    for i, node in enumerate(known):
+        others = np.delete(known, i)
+        weights.append(float((rates * np.prod((at[:, None] - others) / (node - others), axis=1)).sum()))
+    return weights
+
+
 def heun(data: Predictor, y: Tensor, times: Tensor, path: Path, *, generator: Source = None) -> States:
     """EDM's deterministic sampler: Heun's method, of second order with two evaluations a step, one in that to t = 1.
 
@@ -208,6 +303,8 @@ SAMPLERS: dict[str, Sampler] = {
     sampler.name: sampler
     for sampler in (
         Sampler("dpm_solver_2m", dpm_solver_2m),
+        Sampler("dpm_solver_3m", dpm_solver_3m),
+        Sampler("unipc", unipc),
         Sampler("ddim", ddim),
         Sampler("ddpm", ddpm),
         Sampler("heun", heun, lambda steps: 2 * steps - 1),

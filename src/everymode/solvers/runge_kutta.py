@@ -46,6 +46,10 @@ class Tableau:
         """Number of field evaluations a step."""
         return len(self.weights)
 
+    def evaluations(self, steps: int) -> int:
+        """Return how many evaluations so many steps cost."""
+        return steps * self.stages
+
 
 SOLVERS: dict[str, Tableau] = {
     tableau.name: tableau
