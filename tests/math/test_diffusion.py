@@ -227,9 +227,7 @@ def test_only_the_signal_to_noise_ratio_counts(sampler, name):
 
 
 @pytest.mark.parametrize("name", PATHS)
-@pytest.mark.parametrize(
-    ("sampler", "order"), [("ddim", 1), ("dpm_solver_2m", 2), ("unipc", 3), ("heun", 2)]
-)
+@pytest.mark.parametrize(("sampler", "order"), [("ddim", 1), ("dpm_solver_2m", 2), ("unipc", 3), ("heun", 2)])
 def test_error_falls_with_the_order(sampler, order, name):
     """On one Gaussian the flow is known: (y_t - alpha m) / sqrt(alpha^2 v + sigma^2) is the same at all times.
 
