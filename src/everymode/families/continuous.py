@@ -6,18 +6,21 @@ is what `solvers.density` computes along the way back.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from everymode.errors import SettingError, check_number
 from everymode.families.base import Family, copied, outside_inference, times_like
+from everymode.guidance import classifier_free, hide
+from everymode.networks import NetworkFactory
 from everymode.paths import Path
-from everymode.randomness import Source, normal
+from everymode.randomness import Source, normal, uniform
 from everymode.solvers import Sampler, Tableau, integrate, last
 from everymode.solvers.density import MOST_EXACT, log_density
-from everymode.spaces import Condition, count_rows, take_rows
+from everymode.spaces import ArraySpace, Condition, Space, count_rows, take_rows
 
 __all__ = ["Continuous"]
 
@@ -58,11 +61,52 @@ class Continuous(Family):
     def _states(self, embedding: Any, times: Tensor, generator: Source) -> Iterator[tuple[float, Tensor]]:
         rows, like = self._rows(embedding)
         start = self._path.prior_scale * normal((rows, *self.event), generator, like=like)
-        if isinstance(self._method, Tableau):
-            return integrate(lambda y, t: self.field(y, t, embedding), start, times, self._method)
-        return self._method.states(
-            lambda y, t: self.data(y, t, embedding), start, times, self._path, generator=generator
-        )
+        method = self._method
+        if isinstance(method, Tableau):
+            return integrate(self._guided(self.field, embedding), start, times, method)
+        return method.states(self._guided(self.data, embedding), start, times, self._path, generator=generator)
+
+    # Guidance ------------------------------------------------------------------------------------------------------
+
+    def _guide(self, drop: float, guidance: float) -> None:
+        """Check and keep the settings of guidance."""
+        self.drop = check_number("drop", drop, 0.0, 1.0)
+        self.guidance = check_number("guidance", guidance, 0.0)
+        if guidance != 1 and not drop:
+            raise SettingError(
+                f"guidance={guidance} asks what the model says without x, which it learns only if x is hidden now and "
+                "then: train with drop=0.1, say."
+            )
+
+    @property
+    def _calls(self) -> int:
+        """How many rows the network sees for one evaluation of one draw."""
+        return 1 if self.guidance == 1 else 2
+
+    def assemble(
+        self,
+        y_space: ArraySpace,
+        x_space: Space,
+        *,
+        width: int | None,
+        depth: int | None,
+        network: NetworkFactory | None,
+    ) -> None:
+        """Make `encoder` and `network`, and where x is hidden now and then what stands in its place."""
+        super().assemble(y_space, x_space, width=width, depth=depth, network=network)
+        if self.drop:
+            self.nothing = nn.Parameter(torch.zeros(128 if width is None else width))
+
+    def _hidden(self, embedding: Tensor, generator: Source) -> Tensor:
+        """Return the embedding with x hidden in some rows, in training."""
+        if not self.drop:
+            return embedding
+        return hide(embedding, self.nothing, uniform((len(embedding),), generator, like=self.nothing), self.drop)
+
+    def _guided(self, predict: Callable[[Tensor, Any, Any], Tensor], embedding: Any) -> Callable[[Tensor, Any], Tensor]:
+        if self.guidance == 1:
+            return lambda y, t: predict(y, t, embedding)
+        return classifier_free(predict, embedding, self.nothing, self.guidance)
 
     def draw(self, embedding: Any, *, generator: Source = None) -> Tensor:
         """Return one draw a row, (batch, *event): from noise, step by step."""

@@ -84,6 +84,9 @@ class Diffusion(Continuous):
         sampler: 'dpm_solver_2m', 'dpm_solver_3m', 'unipc', 'ddim', 'heun' (EDM's), all deterministic, or 'ddpm'
             (ancestral); or a method for the velocity: 'euler', 'midpoint', 'rk4'.
         spacing: of the sampler's times: 'karras' (even in (sigma / alpha)^(1/7)) or 'uniform' in t.
+        drop: share of the rows whose x is hidden in training; guidance needs some, .1 say.
+        guidance: weight of classifier-free guidance; 1 is none, and above it draws lean on x and cover less. Densities
+            are those without it.
         steps: number of the sampler's steps for a draw; NFE = steps, with 'heun' 2 steps - 1, and
             times its stages with a method for the velocity.
     """
@@ -101,6 +104,8 @@ class Diffusion(Continuous):
         time_sampling: str = "auto",
         sampler: str = "dpm_solver_2m",
         spacing: str = "karras",
+        drop: float = 0.0,
+        guidance: float = 1.0,
         steps: int = 24,
     ) -> None:
         super().__init__()
@@ -113,6 +118,7 @@ class Diffusion(Continuous):
         self.sampler = check_choice("sampler", sampler, (*SAMPLERS, *SOLVERS))
         self.spacing = check_choice("spacing", spacing, SPACINGS)
         self.steps = check_number("steps", steps, 1, 100_000, integer=True)
+        self._guide(drop, guidance)
 
     @property
     def _path(self) -> Path:
@@ -138,7 +144,7 @@ class Diffusion(Continuous):
     @property
     def nfe(self) -> int:
         """Network evaluations for one draw."""
-        return self._method.evaluations(self.steps)
+        return self._method.evaluations(self.steps) * self._calls
 
     def weight(self, t: Tensor, like: Tensor) -> Tensor:
         """Return the weight of the squared error of what the network predicts at `t` (batch,), shaped for `like`."""
@@ -166,7 +172,7 @@ class Diffusion(Continuous):
         a, s, _, _ = self._path.coefficients(t, y)
         y_t, shrink = a * y + s * noise, (a.square() + s.square()).rsqrt()
         wanted = {"v": lambda: shrink * (a * noise - s * y), "noise": lambda: noise, "data": lambda: y}
-        error = self._answer(y_t, t, self.encode(x)) - wanted[self._predicts]()
+        error = self._answer(y_t, t, self._hidden(self.encode(x), generator)) - wanted[self._predicts]()
         return mean_over_event(self.weight(t, y) * error.square())
 
     def _answer(self, y_t: Tensor, t: Tensor, embedding: Any) -> Tensor:

@@ -51,6 +51,9 @@ class FlowMatching(Continuous):
         precondition: whether the network predicts the scaled remainder of the best linear velocity, or the velocity.
         solver: for the velocity 'euler', 'midpoint', 'heun', 'rk4', or a tableau; by the data that the velocity tells
             'ddim', 'dpm_solver_2m', 'dpm_solver_3m', 'unipc', or 'ddpm', which draws along the SDE of the same law.
+        drop: share of the rows whose x is hidden in training; guidance needs some, .1 say.
+        guidance: weight of classifier-free guidance; 1 is none, and above it draws lean on x and cover less. Densities
+            are those without it.
         steps: number of solver steps for a draw; NFE = steps times the solver's stages, and steps for the others.
     """
 
@@ -65,6 +68,8 @@ class FlowMatching(Continuous):
         time_sampling: str = "auto",
         precondition: bool = True,
         solver: str | Tableau = "midpoint",
+        drop: float = 0.0,
+        guidance: float = 1.0,
         steps: int = 16,
     ) -> None:
         super().__init__()
@@ -75,6 +80,7 @@ class FlowMatching(Continuous):
         self.time_sampling = check_choice("time_sampling", time_sampling, TIME_SAMPLING)
         self.precondition = check_bool("precondition", precondition)
         self.steps = check_number("steps", steps, 1, 100_000, integer=True)
+        self._guide(drop, guidance)
 
     @property
     def _path(self) -> Path:
@@ -118,7 +124,7 @@ class FlowMatching(Continuous):
     @property
     def nfe(self) -> int:
         """Network evaluations for one draw."""
-        return self._method.evaluations(self.steps)
+        return self._method.evaluations(self.steps) * self._calls
 
     def loss(self, y: Tensor, x: Condition, *, generator: Source = None) -> Tensor:
         """Return the squared error of the (scaled) velocity of each row, averaged over the event, (batch,)."""
@@ -127,7 +133,7 @@ class FlowMatching(Continuous):
         noise, y, x = get_coupling(self.coupling)(noise, y, x)
         path = self._path
         y_t, velocity = path.interpolate(y, noise, t)
-        embedding = self.encode(x)
+        embedding = self._hidden(self.encode(x), generator)
         if not self.precondition:
             return mean_over_event((self.network(y_t, t, embedding) - velocity).square())
         shrink, skip, scale = path.preconditioning(t, y_t)
