@@ -16,6 +16,7 @@ from everymode.families.gan import GAN
 from everymode.families.gaussian import Gaussian
 from everymode.families.gmm import GMM
 from everymode.families.mdn import MDN
+from everymode.families.mean_flow import MeanFlow
 from everymode.families.mip import MIP
 from everymode.families.mse import MSE
 from everymode.families.normalizing_flow import NormalizingFlow
@@ -41,6 +42,7 @@ __all__ = [
     "Family",
     "FlowMatching",
     "Gaussian",
+    "MeanFlow",
     "NormalizingFlow",
     "Part",
     "Trees",
@@ -60,6 +62,7 @@ _REGISTRY: dict[str, type[Family]] = {
         NormalizingFlow,
         FlowMatching,
         Diffusion,
+        MeanFlow,
         Energy,
         Autoregressive,
         VAE,

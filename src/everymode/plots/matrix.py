@@ -15,7 +15,7 @@ __all__ = ["NEEDS", "SUMMARY", "figure"]
 SUMMARY = "Draws of every family on every problem; what is no valid answer is red"
 NEEDS = ("samples",)
 
-_ACROSS = 8  # columns of panels before a new block begins
+_ACROSS = 9  # columns of panels before a new block begins
 _INVALID = "#e03131"
 
 
@@ -26,7 +26,7 @@ def figure(comparison: Comparison) -> Figure:
         TRUTH,
         *(f for f in comparison.settings["families"] if any((t, f) in comparison.samples for t in tasks)),
     ]
-    across = min(_ACROSS, len(families))
+    across = -(-len(families) // -(-len(families) // _ACROSS))  # blocks of about the same width
     blocks = [families[start : start + across] for start in range(0, len(families), across)]
     caption = "red: no valid answer. y against x where both are one number; else the first two outputs for one x"
     rows = len(tasks) * len(blocks)

@@ -8,14 +8,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from everymode.comparison import Comparison, ModeTable
-from everymode.plots.style import TRUTH, colour, label, sheet
+from everymode.plots.style import TRUTH, colour, fade, label, sheet
 
 __all__ = ["NEEDS", "SUMMARY", "figure"]
 
 SUMMARY = "Distance from the truth against milliseconds a draw, of every family on every problem"
 NEEDS = ("tables",)
 
-_ACROSS = 3
+_ACROSS = 2
 
 
 def figure(comparison: Comparison) -> Figure:
@@ -27,7 +27,7 @@ def figure(comparison: Comparison) -> Figure:
     across = max(1, min(_ACROSS, len(tables)))
     down = max(1, -(-len(tables) // across))
     sheet_ = sheet(
-        0.9 + 3.4 * down, "Distance from the truth against the cost of a draw", caption, max(6.0, 3.9 * across)
+        0.9 + 3.4 * down, "Distance from the truth against the cost of a draw", caption, max(6.0, 5.2 * across)
     )
     panels = sheet_.subplots(down, across, squeeze=False).ravel()
     for axes in panels[len(tables) :]:
@@ -54,8 +54,9 @@ def _panel(axes: Axes, table: ModeTable) -> None:
     axes.axhline(1, color=TRUTH, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
     for family, (milliseconds, distance) in places.items():
         axes.scatter(milliseconds, distance, s=34, color=colour(family), zorder=3)
+    axes.margins(x=0.08, y=0.1)
+    axes.autoscale_view()
     _names(axes, places)
-    axes.margins(x=0.22, y=0.14)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.set_minor_formatter(NullFormatter())
@@ -64,21 +65,24 @@ def _panel(axes: Axes, table: ModeTable) -> None:
 
 
 def _names(axes: Axes, places: dict[str, tuple[float, float]]) -> None:
-    """Write the names beside the points, those that would meet apart in height."""
-    heights = np.log([distance for _, distance in places.values()])
-    order = np.argsort(heights)
-    room = max(0.07 * float(np.ptp(heights)), 0.05) if len(heights) > 1 else 0.1
-    last, names = -np.inf, list(places)
-    for index in order:
-        family = names[index]
-        height = max(float(heights[index]), last + room)
-        last = height
-        milliseconds, distance = places[family]
+    """Write the names in a column beside the panel, in the order of the points, each with a line to its own."""
+    names = sorted(places, key=lambda family: places[family][1])
+    heights = np.array([axes.transAxes.inverted().transform(axes.transData.transform(places[f]))[1] for f in names])
+    room = min(0.07, 1 / max(1, len(names) - 1))
+    for index in range(1, len(heights)):  # apart, from below
+        heights[index] = max(heights[index], heights[index - 1] + room)
+    heights -= max(0.0, heights[-1] - 1) if len(heights) else 0.0
+    for index in range(len(heights) - 2, -1, -1):  # and within the panel, from above
+        heights[index] = min(heights[index], heights[index + 1] - room)
+    for family, height in zip(names, heights, strict=True):
         axes.annotate(
             label(family),
-            (milliseconds, distance),
-            (milliseconds * 1.25, float(np.exp(height))),
+            places[family],
+            (1.04, height),
+            textcoords="axes fraction",
             fontsize=8.5,
             color=colour(family),
             va="center",
+            arrowprops={"arrowstyle": "-", "color": fade(colour(family), 0.35), "linewidth": 0.6, "shrinkB": 3},
+            annotation_clip=False,
         )

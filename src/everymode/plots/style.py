@@ -9,7 +9,7 @@ from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap, to_rgba
+from matplotlib.colors import LinearSegmentedColormap, to_hex, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from numpy.typing import ArrayLike
@@ -51,11 +51,22 @@ MASS = LinearSegmentedColormap.from_list(
 
 _COLOURS = {  # told apart under the common colour blindnesses (after Okabe and Ito, 2008)
     "mse": "#d9480f",
-    "flow_matching": "#00607f",
-    "truth": TRUTH,
+    "mip": "#e69f00",
+    "gaussian": "#44c2c2",
+    "gmm": "#cc79a7",
     "mdn": "#009e73",
-    "diffusion": "#8c5fb0",
     "normalizing_flow": "#56b4e9",
+    "flow_matching": "#00607f",
+    "diffusion": "#8c5fb0",
+    "mean_flow": "#2b3fae",
+    "energy": "#6a6ad8",
+    "autoregressive": "#7a2048",
+    "vae": "#b3a000",
+    "gan": "#3d5a1f",
+    "vae_gan": "#86a83e",
+    "vq": "#a0522d",
+    "trees": "#c2255c",
+    "truth": TRUTH,
     "nearest_neighbours": "#8a6d3b",
 }
 _SPARE = ("#cc79a7", "#e69f00", "#3d5a1f", "#44c2c2", "#7a2048", "#6a6ad8")
@@ -107,12 +118,22 @@ def house() -> Iterator[None]:
 
 
 def colour(family: str) -> str:
-    """The colour of a family: the same in every figure, whichever families stand beside it."""
+    """The colour of a family: the same in every figure, whichever families stand beside it.
+
+    One with settings, as in 'gan:objective=classic', has a paler colour than the family with the usual ones.
+    """
+    name, _, settings = family.partition(":")
+    if settings:
+        return to_hex(fade(colour(name), 0.65))
     return _COLOURS.get(family) or _SPARE[zlib.crc32(family.encode()) % len(_SPARE)]
 
 
 def label(family: str) -> str:
     """What a figure calls a family."""
+    name, _, settings = family.partition(":")
+    if settings:
+        values = ", ".join(setting.split("=")[-1] for setting in settings.split(":"))
+        return f"{label(name)} ({values})"
     return _LABELS.get(family, family.replace("_", " "))
 
 
