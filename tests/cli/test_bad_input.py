@@ -235,7 +235,7 @@ def test_a_setting_out_of_range_leaves_no_run_behind(refuse):
         ({"learning_rate": "fast"}, r"learning_rate='fast' is out of range"),
         ({"steps": True}, r"steps=True is out of range"),
         ({"width": 10.5}, r"width=10.5 is out of range: give a whole number"),
-        ({"family": "flow"}, r"Unknown family 'flow'. Did you mean 'flow_matching' or 'normalizing_flow'\?"),
+        ({"family": "flow"}, r"Unknown family 'flow'. Did you mean 'mean_flow' or 'flow_matching'"),
         ({"family": 3}, r"Unknown family '3'"),
         ({"precision": 16}, r"precision=16"),
         ({"max_seconds": -1}, r"max_seconds=-1 is out of range"),

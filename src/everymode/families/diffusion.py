@@ -79,8 +79,8 @@ class Diffusion(Continuous):
         target: what the network is asked for: 'v', 'noise' or 'data'; with `precondition`, the units of its error.
         weighting: 'uniform', 'min_snr', 'sigmoid' or 'edm'; see the module.
         precondition: whether the network sees the scaled state and predicts v in any case, as EDM's does.
-        time_sampling: 'uniform', 'logit_normal' (more of the middle), 'edm' (more of the data's end), 'sharp' (that
-            alone), or 'auto': 'sharp' for up to 16 values, else 'logit_normal'.
+        time_sampling: 'uniform', 'logit_normal' (more of the middle), 'edm' (more of the data's end), 'sharp' (nearly
+            that alone), or 'auto': 'sharp' for up to 16 values, else 'logit_normal'.
         sampler: 'dpm_solver_2m', 'dpm_solver_3m', 'unipc', 'ddim', 'heun' (EDM's), all deterministic, or 'ddpm'
             (ancestral); or a method for the velocity: 'euler', 'midpoint', 'rk4'.
         spacing: of the sampler's times: 'karras' (even in (sigma / alpha)^(1/7)) or 'uniform' in t.

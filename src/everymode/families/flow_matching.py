@@ -46,8 +46,8 @@ class FlowMatching(Continuous):
         path: 'linear' (conditional optimal transport), 'cosine', 'vp', 've', or a `Path`.
         coupling: which noise meets which target: 'independent', 'conditional_ot' (straighter, so that fewer steps do;
             a batch takes longer), 'optimal_transport' (without a condition only), or a `Coupling`.
-        time_sampling: 'uniform', 'logit_normal' (more of the middle), 'edm' (more of the data's end), 'sharp' (that
-            alone), or 'auto': 'sharp' for up to 16 values, else 'logit_normal'.
+        time_sampling: 'uniform', 'logit_normal' (more of the middle), 'edm' (more of the data's end), 'sharp' (nearly
+            that alone), or 'auto': 'sharp' for up to 16 values, else 'logit_normal'.
         precondition: whether the network predicts the scaled remainder of the best linear velocity, or the velocity.
         solver: for the velocity 'euler', 'midpoint', 'heun', 'rk4', or a tableau; by the data that the velocity tells
             'ddim', 'dpm_solver_2m', 'dpm_solver_3m', 'unipc', or 'ddpm', which draws along the SDE of the same law.

@@ -20,6 +20,8 @@ flow matching; with one jump from noise, answers far apart are bridged where flo
 
 from __future__ import annotations
 
+import warnings
+from functools import cache
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -37,6 +39,14 @@ from everymode.solvers import time_grid
 from everymode.spaces import ArraySpace, Condition, Space
 
 __all__ = ["MeanFlow"]
+
+
+@cache
+def _forward_derivatives() -> None:
+    """Load torch's rules for forward derivatives, which warns of how they were made."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.func.jvp(torch.sin, (torch.zeros(()),), (torch.ones(()),))
 
 
 class MeanFlow(Family):
@@ -88,6 +98,7 @@ class MeanFlow(Family):
         embedding = self.encode(x)
         with torch.no_grad():
             tangent = self.average(y_t, t, t, embedding)
+        _forward_derivatives()
         with sdpa_kernel(SDPBackend.MATH):  # the others have no forward derivative
             both: Any = torch.func.jvp(
                 lambda state, time: self.average(state, time, s, embedding), (y_t, t), (tangent, torch.ones_like(t))

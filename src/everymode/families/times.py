@@ -2,8 +2,9 @@
 
 'sharp' is this library's own: modes that are narrow beside their distances are told apart, and given their width, where
 the noise is a fifth of the data's spread and less. On `problems.Grid`, 25 answers of width .06 standard deviations .7
-apart, 30 seconds of training give 92 % valid draws with it and 88 % with 'edm'; on images, which have no such modes and
-a hundred values to agree on, 'logit_normal' is better than both.
+apart, it leaves about half as many invalid draws as 'edm' in equal time; on images, which have no such modes and a
+hundred values to agree on, 'logit_normal' is better than both. A fifth of its times are uniform: what is decided early,
+how often each mode is drawn, is learned nowhere else.
 
 References:
     Variational diffusion models (Kingma et al., 2021), https://arxiv.org/abs/2107.00630: one time a stratum
@@ -27,14 +28,15 @@ __all__ = ["TIME_SAMPLING", "density_of_log_ratio", "draw_times", "resolved"]
 
 TIME_SAMPLING = ("auto", "uniform", "logit_normal", "edm", "sharp")
 _LOG_RATIOS = {"edm": (1.2, 1.2), "sharp": (1.5, 0.8)}  # mean and standard deviation of log(alpha / sigma)
+_UNIFORM = 0.2  # share of uniform times among those of 'sharp'
 
 
 def draw_times(how: str, path: Path, batch: int, generator: Source, *, like: Tensor) -> Tensor:
     """Return training times (batch,): one a stratum, so that every batch covers [0, 1] evenly.
 
     Args:
-        how: 'uniform', 'logit_normal' (more of the middle), 'edm' (more of the data's end), 'sharp' (that alone), or
-            'auto'; see `resolved`.
+        how: 'uniform', 'logit_normal' (more of the middle), 'edm' (more of the data's end), 'sharp' (nearly that
+            alone), or 'auto'; see `resolved`.
         path: what 'edm' measures the noise on.
         batch: number of rows.
         generator: where the randomness comes from.
@@ -44,11 +46,15 @@ def draw_times(how: str, path: Path, batch: int, generator: Source, *, like: Ten
     u = stratified(batch, generator, like=like)
     if how == "uniform":
         return u
+    even = u / _UNIFORM
+    if how == "sharp":
+        u = (u - _UNIFORM) / (1 - _UNIFORM)
     z = torch.special.ndtri(u.clamp(1e-6, 1 - 1e-6))
     if how == "logit_normal":
         return z.sigmoid()
     mean, deviation = _LOG_RATIOS[how]
-    return path.time_at(mean + deviation * z)
+    t = path.time_at(mean + deviation * z)
+    return torch.where(even < 1, even, t) if how == "sharp" else t
 
 
 def resolved(how: str, like: Tensor) -> str:
@@ -72,6 +78,8 @@ def density_of_log_ratio(how: str, t: Tensor, log_ratio: Tensor, rate: Tensor) -
     if how in _LOG_RATIOS:
         mean, deviation = _LOG_RATIOS[how]
         density = _normal_density((log_ratio - mean) / deviation) / deviation
+        if how == "sharp":
+            density = (1 - _UNIFORM) * density + _UNIFORM / rate
     elif how == "logit_normal":
         inside = t.clamp(1e-6, 1 - 1e-6)
         density = _normal_density(inside.logit()) / (inside * (1 - inside) * rate)
