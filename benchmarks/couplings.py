@@ -37,7 +37,7 @@ PUBLISHED = {  # one Euler step, adaptive steps; of the paper
     ("optimal_transport", "continuous"): (8.276, 2.143),
     ("conditional_ot", "continuous"): (0.077, 0.013),
 }
-JUDGED = 10_000
+JUDGED = 5_000
 
 
 def gaussians(n: int, generator: torch.Generator) -> Tensor:
