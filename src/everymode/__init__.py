@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         Family,
         FlowMatching,
         Gaussian,
+        MeanFlow,
         NormalizingFlow,
         Trees,
     )
@@ -58,6 +59,7 @@ __all__ = [
     "FileError",
     "FlowMatching",
     "Gaussian",
+    "MeanFlow",
     "MissingExtraError",
     "ModeTable",
     "NormalizingFlow",
@@ -100,6 +102,7 @@ _HOMES = {
         "Family",
         "FlowMatching",
         "Gaussian",
+        "MeanFlow",
         "NormalizingFlow",
         "Trees",
     ),

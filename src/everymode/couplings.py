@@ -15,7 +15,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -61,13 +61,7 @@ class OptimalTransport:
 
     def __call__(self, noise: Tensor, y: Tensor, x: Any) -> tuple[Tensor, Tensor, Any]:
         """Return the noise in the order of its targets."""
-        return noise[self.order(noise, y)], y, x
-
-    @staticmethod
-    def order(noise: Tensor, y: Tensor) -> Tensor:
-        """Return which row of the noise each target gets, (batch,)."""
-        orders = [start + assignment(_squared_distances(n, t)) for start, n, t in _parts(noise, y)]
-        return torch.cat(orders)
+        return _in_order(noise, y, lambda rows: _squared_distances(noise[rows], y[rows])), y, x
 
 
 class ConditionalOT:
@@ -92,17 +86,14 @@ class ConditionalOT:
 
     def __call__(self, noise: Tensor, y: Tensor, x: Any) -> tuple[Tensor, Tensor, Any]:
         """Return the noise in the order of its targets."""
-        return noise[self.order(noise, y, x)], y, x
 
-    def order(self, noise: Tensor, y: Tensor, x: Any) -> Tensor:
-        """Return which row of the noise each target gets, (batch,)."""
-        orders = []
-        for start, part, targets in _parts(noise, y):
-            cost = _squared_distances(part, targets)
-            numbers, differs = condition_distances(take_rows(x, slice(start, start + len(part))), cost)
-            cost = cost + _APART * differs * (1 + cost.amax())
-            orders.append(start + assignment(cost + self.weight(cost, numbers) * numbers))
-        return torch.cat(orders)
+        def cost(rows: slice) -> Tensor:
+            squares = _squared_distances(noise[rows], y[rows])
+            numbers, differs = condition_distances(take_rows(x, rows), squares)
+            squares = squares + _APART * differs * (1 + squares.amax())
+            return squares + self.weight(squares, numbers) * numbers
+
+        return _in_order(noise, y, cost), y, x
 
     def weight(self, cost: Tensor, apart: Tensor) -> float:
         """Return w for costs and distances between conditions, both (batch, batch)."""
@@ -146,13 +137,18 @@ def condition_distances(x: Any, like: Tensor) -> tuple[Tensor, Tensor]:
     return numbers, differs
 
 
-def _parts(noise: Tensor, y: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Yield the first row of each part of a batch, its noise and its targets: the time to pair grows as rows cubed."""
-    count = max(1, -(-len(y) // _ROWS))
-    start = 0
-    for part, targets in zip(noise.chunk(count), y.chunk(count), strict=True):
-        yield start, part, targets
-        start += len(part)
+def _in_order(noise: Tensor, y: Tensor, cost: Callable[[slice], Tensor]) -> Tensor:
+    """Return the noise in the order of its targets, paired part by part: the time to pair grows as rows cubed.
+
+    Args:
+        noise: (batch, *event).
+        y: targets (batch, *event).
+        cost: of the pairs of some rows, (rows, rows).
+    """
+    size, orders = -(-len(y) // max(1, -(-len(y) // _ROWS))), []
+    for start in range(0, len(y), size):
+        orders.append(start + assignment(cost(slice(start, min(start + size, len(y))))))
+    return noise[torch.cat(orders)]
 
 
 def _squared_distances(a: Tensor, b: Tensor) -> Tensor:

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from everymode.errors import SettingError, check_number
 from everymode.families.base import Family, copied, outside_inference, times_like
 from everymode.guidance import classifier_free, hide
-from everymode.networks import NetworkFactory
+from everymode.networks import NetworkFactory, sizes_for
 from everymode.paths import Path
 from everymode.randomness import Source, normal, uniform
 from everymode.solvers import Sampler, Tableau, integrate, last
-from everymode.solvers.density import MOST_EXACT, log_density
+from everymode.solvers.density import log_density, vector_passes
 from everymode.spaces import ArraySpace, Condition, Space, count_rows, take_rows
 
 __all__ = ["Continuous"]
@@ -95,7 +95,7 @@ class Continuous(Family):
         """Make `encoder` and `network`, and where x is hidden now and then what stands in its place."""
         super().assemble(y_space, x_space, width=width, depth=depth, network=network)
         if self.drop:
-            self.nothing = nn.Parameter(torch.zeros(128 if width is None else width))
+            self.nothing = nn.Parameter(torch.zeros(sizes_for(y_space, width, depth)[0]))
 
     def _hidden(self, embedding: Tensor, generator: Source) -> Tensor:
         """Return the embedding with x hidden in some rows, in training."""
@@ -134,8 +134,8 @@ class Continuous(Family):
                 `everymode.solvers.log_density`: by default exact up to 8 values, and else by 16 probes.
         """
         size, parts = y[0].numel() if len(y) else 1, []
-        exact = settings.get("divergence", "auto") == "exact" or size <= MOST_EXACT
-        chunk = max(1, _AT_ONCE // (size * (size if exact else settings.get("probes", 16))))
+        passes = vector_passes(size, **{key: settings[key] for key in ("divergence", "probes") if key in settings})
+        chunk = max(1, _AT_ONCE // (size * passes))
         for start in range(0, count_rows(x), chunk):
             rows = slice(start, start + chunk)
             parts.append(self._log_prob(y[rows], take_rows(x, rows), settings))

@@ -31,7 +31,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from everymode.errors import check_number
 from everymode.families.base import Abilities, Family, mean_over_event
-from everymode.networks import NetworkFactory
+from everymode.networks import NetworkFactory, sizes_for
 from everymode.networks.embeddings import TimeEmbedding
 from everymode.paths import get_path
 from everymode.randomness import Source, normal, stratified, uniform
@@ -76,7 +76,7 @@ class MeanFlow(Family):
     ) -> None:
         """Make `encoder`, `network`, and the embedding of the time to jump."""
         super().assemble(y_space, x_space, width=width, depth=depth, network=network)
-        self.span = TimeEmbedding(128 if width is None else width, fastest=4.0)
+        self.span = TimeEmbedding(sizes_for(y_space, width, depth)[0], fastest=4.0)
 
     @property
     def nfe(self) -> int:

@@ -46,15 +46,13 @@ def draw_times(how: str, path: Path, batch: int, generator: Source, *, like: Ten
     u = stratified(batch, generator, like=like)
     if how == "uniform":
         return u
-    even = u / _UNIFORM
-    if how == "sharp":
-        u = (u - _UNIFORM) / (1 - _UNIFORM)
-    z = torch.special.ndtri(u.clamp(1e-6, 1 - 1e-6))
     if how == "logit_normal":
-        return z.sigmoid()
+        return _normal_quantile(u).sigmoid()
     mean, deviation = _LOG_RATIOS[how]
-    t = path.time_at(mean + deviation * z)
-    return torch.where(even < 1, even, t) if how == "sharp" else t
+    if how == "edm":
+        return path.time_at(mean + deviation * _normal_quantile(u))
+    even, late = u / _UNIFORM, (u - _UNIFORM) / (1 - _UNIFORM)
+    return torch.where(even < 1, even, path.time_at(mean + deviation * _normal_quantile(late)))
 
 
 def resolved(how: str, like: Tensor) -> str:
@@ -86,6 +84,10 @@ def density_of_log_ratio(how: str, t: Tensor, log_ratio: Tensor, rate: Tensor) -
     else:
         density = 1 / rate
     return density.clamp_min(1e-6)
+
+
+def _normal_quantile(u: Tensor) -> Tensor:
+    return torch.special.ndtri(u.clamp(1e-6, 1 - 1e-6))
 
 
 def _normal_density(z: Tensor) -> Tensor:

@@ -50,7 +50,7 @@ __all__ = ["EightOnARing", "Merging", "between_modes", "component_numbers", "mer
 _TRAINING = {"width": 64, "depth": 3, "steps": 5000, "batch_size": 512, "early_stopping": False, "device": "cpu"}
 _STARTS = 4  # of expectation-maximisation, for each number of components
 _SHOWN = 700  # draws a panel
-_LIKELIHOOD_ROWS, _LIKELIHOOD_STEPS = 2000, 32
+_LIKELIHOOD_ROWS = 2000
 _DATA, _HELD_OUT, _REAL, _DRAWS, _ORDER = range(5)  # streams of randomness
 
 

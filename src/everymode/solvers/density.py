@@ -32,10 +32,10 @@ from everymode.randomness import new_generator
 from everymode.solvers.adaptive import integrate_adaptively
 from everymode.solvers.runge_kutta import integrate, last
 
-__all__ = ["DIVERGENCES", "MOST_EXACT", "log_density", "velocity_and_divergence"]
+__all__ = ["DIVERGENCES", "log_density", "vector_passes", "velocity_and_divergence"]
 
 DIVERGENCES = ("auto", "exact", "hutchinson")
-MOST_EXACT = 8  # values up to which 'auto' is exact
+_MOST_EXACT = 8  # values up to which 'auto' is exact
 _LEAST = -1e6  # nats: a density that no float tells from none is still a number
 
 
@@ -70,11 +70,9 @@ def log_density(
         (batch,) in nats and (batch,), both float64; the error is that of the probes alone, 0 where the divergence is
         exact.
     """
-    divergence = check_choice("divergence", divergence, DIVERGENCES)
-    probes = check_number("probes", probes, 2, 65_536, integer=True)
     rows, size = len(y), y[0].numel()
-    exact = divergence == "exact" or (divergence == "auto" and size <= MOST_EXACT)
-    exact = exact or probes >= size  # as many passes tell all of it
+    passes = vector_passes(size, divergence, probes)
+    exact = passes == size
     vectors, columns = None, 1
     if not exact:
         vectors, columns = frames(rows, size, probes, seed).to(y).reshape(probes, *y.shape), probes
@@ -96,6 +94,14 @@ def log_density(
         error = torch.zeros_like(log_prior) if exact else gained.std(dim=1) / math.sqrt(probes)
         found = (log_prior + gained.mean(dim=1)).nan_to_num(nan=_LEAST).clamp(min=_LEAST)
     return found, error.nan_to_num(posinf=0.0)
+
+
+def vector_passes(size: int, divergence: str = "auto", probes: int = 16) -> int:
+    """Return how many vectors the Jacobian of `size` values is multiplied by: `size` of them tell all of it."""
+    divergence = check_choice("divergence", divergence, DIVERGENCES)
+    probes = check_number("probes", probes, 2, 65_536, integer=True)
+    exact = divergence == "exact" or (divergence == "auto" and size <= _MOST_EXACT)
+    return size if exact or probes >= size else probes
 
 
 def frames(rows: int, size: int, probes: int, seed: int) -> Tensor:
