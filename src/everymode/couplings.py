@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from everymode.errors import SettingError, check_choice, check_number
-from everymode.spaces import take_rows
+from everymode.spaces import count_rows, take_rows
 
 __all__ = ["COUPLINGS", "ConditionalOT", "Coupling", "Independent", "OptimalTransport", "get_coupling"]
 
@@ -89,7 +89,7 @@ class ConditionalOT:
 
         def cost(rows: slice) -> Tensor:
             squares = _squared_distances(noise[rows], y[rows])
-            numbers, differs = condition_distances(take_rows(x, rows), squares)
+            numbers, differs = condition_distances(take_rows(x, rows), take_rows(x, rows))
             squares = squares + _APART * differs * (1 + squares.amax())
             return squares + self.weight(squares, numbers) * numbers
 
@@ -124,17 +124,21 @@ def assignment(cost: Tensor) -> Tensor:
     return torch.from_numpy(np.asarray(plan).argmax(axis=0)).to(cost.device)
 
 
-def condition_distances(x: Any, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Return how far apart the conditions are, and in how many labels they differ, as `like` (rows, rows)."""
-    rows = len(like)
-    numbers, differs = torch.zeros_like(like), torch.zeros_like(like)
-    for part in x.values() if isinstance(x, dict) else [x]:
+def condition_distances(x: Any, others: Any) -> tuple[Tensor, Tensor]:
+    """Return how far x is from other conditions, squared, and in how many labels they differ, (rows, others) each."""
+    numbers = torch.zeros(count_rows(x), count_rows(others), device=_parts(x)[0].device)
+    differs = torch.zeros_like(numbers)
+    for part, other in zip(_parts(x), _parts(others), strict=True):
         if part.is_floating_point():
-            numbers = numbers + _squared_distances(part, part)
+            numbers = numbers + _squared_distances(part, other)
         else:
-            labels = part.reshape(rows, -1)
-            differs = differs + (labels[:, None] != labels).sum(dim=2)
+            labels, theirs = part.reshape(len(part), -1), other.reshape(len(other), -1)
+            differs = differs + (labels[:, None] != theirs).sum(dim=2)
     return numbers, differs
+
+
+def _parts(x: Any) -> list[Tensor]:
+    return list(x.values()) if isinstance(x, dict) else [x]
 
 
 def _in_order(noise: Tensor, y: Tensor, cost: Callable[[slice], Tensor]) -> Tensor:

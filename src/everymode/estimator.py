@@ -16,7 +16,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
-from everymode.errors import CheckpointError, UnsupportedError, check_number
+from everymode.errors import CheckpointError, DataError, UnsupportedError, check_number
 from everymode.families import Family, get_family, names
 from everymode.inputs import count_of, encode_condition, encode_target, fit_condition, read_target
 from everymode.metrics import energy_scores
@@ -141,6 +141,7 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
         X: Any,
         Y: Any,
         *,
+        teacher: OneToManyRegressor | None = None,
         checkpoint_folder: str | Path | None = None,
         resume: bool = False,
         progress: Callable[[Progress], None] | None = None,
@@ -152,6 +153,7 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
             X: (rows, columns), an array, tensor or frame (categorical columns included); also (rows, horizon, d),
                 (rows, channels, height, width), or a dict of such arrays.
             Y: (rows,), (rows, d), (rows, horizon, d) or (rows, channels, height, width).
+            teacher: a fitted model of the same columns to learn from; see `everymode.distill`, which draws Y from it.
             checkpoint_folder: where the training state is written now and then.
             resume: whether to go on from the state in that folder.
             progress: called with every report of the loop.
@@ -165,6 +167,8 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
         seed = self._seed()
         self.x_space_, x, rows = fit_condition(self, X)
         self.y_space_, y, self._flat_target = read_target(Y, rows)
+        if teacher is not None:
+            x, y = self._as_taught(teacher, X, Y, rows)
         fraction = check_number("validation_fraction", self.validation_fraction, 0.0, 0.9)
         held = round(fraction * rows) if self.early_stopping and rows >= 50 else 0
         order = torch.randperm(rows, generator=new_generator(mix(seed, _SPLIT)))
@@ -191,6 +195,8 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
             depth=self.depth,
             network=self.network,
         )
+        if teacher is not None:
+            built.learn_from(teacher.family_)
         run = train(
             built,
             y[kept],
@@ -216,12 +222,28 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
                 ConvergenceWarning,
                 stacklevel=2,
             )
+        built.learn_from(None)
         self.family_ = built.eval()
         self.history_, self.n_steps_, self.stopped_ = last.history, last.step, last.finished
         self.fit_seconds_, self.precision_ = last.seconds, last.precision
         self.sample_seed_ = mix(seed, _SAMPLE)
         self.width_ = width
         return self
+
+    def _as_taught(self, teacher: OneToManyRegressor, X: Any, Y: Any, rows: int) -> tuple[Condition, torch.Tensor]:
+        """Take the spaces of the teacher; return X and Y in them."""
+        check_is_fitted(teacher, "family_")
+        own, theirs = (
+            (m.x_space_.kind, m.y_space_.kind, m.y_space_.shape, tuple(getattr(m, "feature_names_in_", ())))
+            for m in (self, teacher)
+        )
+        if own != theirs:
+            raise DataError(
+                f"the teacher answers a {theirs[1]} of shape {theirs[2]} given a {theirs[0]}, and the data hold a "
+                f"{own[1]} of shape {own[2]} given a {own[0]}, or other columns: a student learns on its teacher's own."
+            )
+        self.x_space_, self.y_space_ = teacher.x_space_, teacher.y_space_
+        return encode_condition(self, X, self.x_space_), encode_target(Y, self.y_space_, rows)
 
     def _seed(self) -> int:
         """Return an integer seed; None takes fresh entropy, not NumPy's global generator."""

@@ -84,7 +84,7 @@ def command(
     report(summary, voice, aloud=processes.is_main)
 
 
-def report(summary: dict, voice: Voice, *, aloud: bool) -> None:
+def report(summary: dict, voice: Voice, *, aloud: bool = True) -> None:
     """Say how a fit or resumed fit went, and exit with 130 if it was interrupted."""
     interrupted = summary["stopped"] == "interrupted"
     if aloud:

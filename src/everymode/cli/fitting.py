@@ -15,13 +15,15 @@ import pandas as pd
 import torch
 
 from everymode.cli.voice import Voice
-from everymode.estimator import OneToManyRegressor
+from everymode.estimator import OneToManyRegressor, load
 from everymode.families import get_family
 from everymode.persistence import MODEL_FILE
 from everymode.tables import split_targets
 from everymode.training import Processes, default_width, resolve_device
 
-__all__ = ["fit_run", "stoppable", "threads"]
+__all__ = ["TEACHER_FILE", "fit_run", "stoppable", "threads"]
+
+TEACHER_FILE = "teacher.safetensors"
 
 
 class _Stop:
@@ -76,6 +78,7 @@ def fit_run(
     Args:
         folder: of the run.
         settings: `target`, `given`, `family`, `family_settings` and `estimator`, as `fit` wrote them to `run.json`.
+            Where the folder holds a teacher, the model learns from it.
         data: the columns.
         voice: for the bar.
         device: where.
@@ -85,10 +88,11 @@ def fit_run(
     family = get_family(settings["family"], settings["family_settings"])
     model = OneToManyRegressor(family, device=device, **settings["estimator"])
     target = Y.iloc[:, 0] if Y.shape[1] == 1 else Y
+    teacher = load(folder / TEACHER_FILE, device=device) if (folder / TEACHER_FILE).exists() else None
     main = Processes.here(resolve_device(device)).is_main
     width = settings["estimator"].get("width") or default_width(len(X))
     with stoppable() as stop, threads(width), voice.bar(f"{family.name}") as move:
-        model.fit(X, target, checkpoint_folder=folder, resume=resume, progress=move, interrupted=stop)
+        model.fit(X, target, teacher=teacher, checkpoint_folder=folder, resume=resume, progress=move, interrupted=stop)
     if main and model.stopped_ != "interrupted":
         model.save(folder / MODEL_FILE)
     losses = [row["loss"] for row in model.history_ if row["loss"] is not None and math.isfinite(row["loss"])]

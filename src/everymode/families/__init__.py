@@ -9,17 +9,22 @@ from typing import Any
 from everymode.errors import SettingError, unknown_name
 from everymode.families.autoregressive import Autoregressive
 from everymode.families.base import Abilities, Family, Part
+from everymode.families.consistency import Consistency
 from everymode.families.diffusion import Diffusion
+from everymode.families.drifting import Drifting
 from everymode.families.energy import Energy
 from everymode.families.flow_matching import FlowMatching
 from everymode.families.gan import GAN
 from everymode.families.gaussian import Gaussian
+from everymode.families.gm_flow import GMFlow
 from everymode.families.gmm import GMM
 from everymode.families.mdn import MDN
 from everymode.families.mean_flow import MeanFlow
 from everymode.families.mip import MIP
 from everymode.families.mse import MSE
 from everymode.families.normalizing_flow import NormalizingFlow
+from everymode.families.reflow import Reflow
+from everymode.families.shortcut import Shortcut
 from everymode.families.trees import Trees
 from everymode.families.vae import VAE
 from everymode.families.vae_gan import VAEGAN
@@ -37,14 +42,19 @@ __all__ = [
     "VQ",
     "Abilities",
     "Autoregressive",
+    "Consistency",
     "Diffusion",
+    "Drifting",
     "Energy",
     "Family",
     "FlowMatching",
+    "GMFlow",
     "Gaussian",
     "MeanFlow",
     "NormalizingFlow",
     "Part",
+    "Reflow",
+    "Shortcut",
     "Trees",
     "get_family",
     "names",
@@ -63,6 +73,11 @@ _REGISTRY: dict[str, type[Family]] = {
         FlowMatching,
         Diffusion,
         MeanFlow,
+        Shortcut,
+        Consistency,
+        Reflow,
+        Drifting,
+        GMFlow,
         Energy,
         Autoregressive,
         VAE,

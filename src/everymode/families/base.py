@@ -74,6 +74,7 @@ class Part:
         judged: whether this part is looked at on the held-out rows at all.
         chosen: whether what is kept is the average that does best on the held-out rows, which may also stop the run;
             else it is the last average. A stage takes the last where any of its parts does.
+        given: whether its loss is of the rows that it is given; else it makes rows of its own, as many.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Part:
     judge: Loss | None = None
     judged: bool = True
     chosen: bool = True
+    given: bool = True
 
 
 class Family(nn.Module):
@@ -103,6 +105,7 @@ class Family(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self._teachers: tuple[Family | None] = (None,)
         if self.sized_by_data:
             self.register_load_state_dict_pre_hook(_take_sizes)
 
@@ -254,6 +257,18 @@ class Family(nn.Module):
             generator: where the randomness comes from; fresh entropy if None.
         """
         raise NotImplementedError
+
+    def learn_from(self, teacher: Family | None) -> None:
+        """Keep a trained family of the same spaces to learn from, where `loss` can use more of it than its draws.
+
+        It is no part of this family: not trained, not saved, and given up again with None.
+        """
+        self._teachers = (teacher,)  # a tuple: modules would be registered
+
+    @property
+    def teacher(self) -> Family | None:
+        """What `learn_from` was given."""
+        return self._teachers[0]
 
     # Sampling ------------------------------------------------------------------------------------------------------
 

@@ -18,11 +18,11 @@ from everymode.guidance import classifier_free, hide
 from everymode.networks import NetworkFactory, sizes_for
 from everymode.paths import Path
 from everymode.randomness import Source, normal, uniform
-from everymode.solvers import Sampler, Tableau, integrate, last
+from everymode.solvers import SPACINGS, Sampler, Tableau, get_solver, integrate, last
 from everymode.solvers.density import log_density, vector_passes
 from everymode.spaces import ArraySpace, Condition, Space, count_rows, take_rows
 
-__all__ = ["Continuous"]
+__all__ = ["Continuous", "carried", "velocity_on"]
 
 _AT_ONCE = 1 << 16  # values times vectors of a Jacobian: memory stays bounded
 
@@ -149,3 +149,25 @@ class Continuous(Family):
             embedding, y = copied(self.encode(x)), y.clone()
             given = {"prior_scale": self._path.prior_scale, "end": self.flow_end, **settings}
             return log_density(lambda state, t: self.field(state, t, embedding), y, **given)
+
+
+def velocity_on(path: Path, family: Continuous, y_t: Tensor, t: Tensor, embedding: Any) -> Tensor:
+    """Return the velocity on `path` at y_t (batch, *event) and t (batch,) of a family that was trained on any path.
+
+    Where signal and noise stand in one ratio two paths differ by a factor, and E[y | y_t, x] is the same.
+    """
+    a, s, da, ds = path.coefficients(t, y_t)
+    own = family._path
+    there = own.time_at((a.clamp_min(1e-12).log() - s.clamp_min(1e-12).log()).reshape(-1)).to(t)
+    own_a, own_s, _, _ = own.coefficients(there, y_t)
+    state = y_t * ((own_a.square() + own_s.square()) / (a.square() + s.square())).sqrt()
+    velocity = family.field(state, there, embedding)
+    data, noise = (own.convert(velocity, state, there, given="velocity", wanted=w) for w in ("data", "noise"))
+    return da * data + ds * noise
+
+
+def carried(family: Continuous, noise: Tensor, embedding: Any, *, steps: int = 16) -> Tensor:
+    """Return where the flow of a family takes unit noise (batch, *event) in `steps` Heun steps, (batch, *event)."""
+    times = SPACINGS["karras" if family._path.prior_scale > 1 else "uniform"](family._path, steps)
+    start = family._path.prior_scale * noise
+    return last(integrate(lambda y, t: family.field(y, t, embedding), start, times, get_solver("heun")))

@@ -131,9 +131,12 @@ class FlowMatching(Continuous):
         noise = normal(tuple(y.shape), generator, like=y)
         t = draw_times(self.time_sampling, self._path, len(y), generator, like=y)
         noise, y, x = get_coupling(self.coupling)(noise, y, x)
+        return self.error(noise, y, t, self._hidden(self.encode(x), generator))
+
+    def error(self, noise: Tensor, y: Tensor, t: Tensor, embedding: Any) -> Tensor:
+        """Return the squared error of the (scaled) velocity between noise and y (batch, *event) at t, (batch,)."""
         path = self._path
         y_t, velocity = path.interpolate(y, noise, t)
-        embedding = self._hidden(self.encode(x), generator)
         if not self.precondition:
             return mean_over_event((self.network(y_t, t, embedding) - velocity).square())
         shrink, skip, scale = path.preconditioning(t, y_t)

@@ -1,0 +1,205 @@
+"""Gaussian-mixture flow matching: a network that tells all the answers a noisy state may come from, not their mean.
+
+Flow matching predicts E[y | y_t, x], the average of what y may be: far from the data that is the average of the modes,
+and only small steps are safe. Here the network tells a Gaussian mixture sum_k w_k N(y; m_k, diag s_k^2), which y_t then
+sharpens by Bayes' rule,
+
+    p(y | y_t) = sum_k v_k N(y; c_k, d_k),      1 / d_k = 1 / s_k^2 + alpha^2 / sigma^2,
+    c_k = d_k (m_k / s_k^2 + alpha y_t / sigma^2),      v_k ~ w_k N(y_t; alpha m_k, alpha^2 s_k^2 + sigma^2),
+
+and the loss is -log p(y | y_t, x). For data that are a mixture, one that knows nothing of y_t and t is right already;
+for one component it is the preconditioning of EDM. A step draws y from p(y | y_t) and goes to y_s given both, as exact
+at any length as the mixture is: one step is a mixture density network, more of them mend its shape.
+
+The mixture starts as that of the training targets, as `mdn` does.
+
+Reference:
+    Gaussian mixture flow matching models (Chen et al., 2025), https://arxiv.org/abs/2504.05304: the mixture, its loss
+        and steps. There the network tells that of y given y_t, with one scale for all; to tell it before y_t is seen,
+        and leave the rest to Bayes' rule, is ours
+
+Fails: in one step, on curved or many-dimensional sets of answers, as mixture density networks do; with fewer components
+than answers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from everymode.errors import check_choice, check_number
+from everymode.families.base import Abilities, times_like
+from everymode.families.continuous import Continuous
+from everymode.families.mdn import starts
+from everymode.families.times import draw_times
+from everymode.networks import NetworkFactory, default_for
+from everymode.paths import LinearPath, Path
+from everymode.randomness import Source, categorical, normal
+from everymode.solvers import SAMPLERS, SOLVERS, SPACINGS, Sampler, Tableau, get_method
+from everymode.spaces import ArraySpace, Condition, Space
+
+__all__ = ["GMFlow"]
+
+_PATH = LinearPath()
+_LEAST_SIGMA = 1e-4
+_LARGEST_LOG_SCALE = 5.0
+
+
+class GMFlow(Continuous):
+    """Flow matching with a Gaussian mixture in the place of the mean.
+
+    Args:
+        components: number of components; take as many as one x has answers, or more.
+        solver: 'mixture' draws from the mixture at each step; any solver or sampler of `flow_matching` takes its mean.
+        least_scale: floor of the standard deviations, in those of y.
+        steps: number of steps for a draw; NFE, times the stages of a solver.
+    """
+
+    name: ClassVar[str] = "gm_flow"
+    abilities: ClassVar[Abilities] = Abilities(own_network=False, density=True, velocity=True, trajectory=True)
+    drop: float = 0.0
+    guidance: float = 1.0
+
+    logits: Tensor  # (components,); this and what follows is the mixture at the start
+    means: Tensor  # (components, *event)
+    log_scales: Tensor  # (components, *event)
+
+    def __init__(
+        self, *, components: int = 32, solver: str = "mixture", least_scale: float = 1e-3, steps: int = 4
+    ) -> None:
+        super().__init__()
+        self.components = check_number("components", components, 1, 4096, integer=True)
+        self.solver = check_choice("solver", solver, ("mixture", *SOLVERS, *SAMPLERS))
+        self.least_scale = check_number("least_scale", least_scale, 1e-6, 1)
+        self.steps = check_number("steps", steps, 1, 100_000, integer=True)
+
+    def assemble(
+        self,
+        y_space: ArraySpace,
+        x_space: Space,
+        *,
+        width: int | None,
+        depth: int | None,
+        network: NetworkFactory | None,
+    ) -> None:
+        """Make the encoder, and the network of means, scales and weights."""
+        k = self.components
+        self.network, self.encoder = default_for(y_space, x_space, width=width, depth=depth, copies=3 * k)
+        self.register_buffer("logits", torch.zeros(k))
+        self.register_buffer("means", torch.zeros(k, *y_space.shape))
+        self.register_buffer("log_scales", torch.zeros(k, *y_space.shape))
+
+    def prepare(self, y: Tensor, x: Condition, *, seed: int) -> None:
+        """Let the mixture start as one of the targets alone, whatever x is."""
+        found = starts(y.flatten(1).cpu().numpy(), self.components, seed, full=False)
+        for start, values in zip((self.logits, self.means, self.log_scales), found, strict=False):
+            start.copy_(torch.from_numpy(values).reshape(start.shape))
+
+    @property
+    def _path(self) -> Path:
+        return _PATH
+
+    @property
+    def _method(self) -> Tableau | Sampler:
+        return get_method(self.solver, prefer="solver")
+
+    @property
+    def _times(self) -> Tensor:
+        even = self.solver == "mixture" or isinstance(self._method, Tableau)
+        return SPACINGS["uniform" if even else "karras"](_PATH, self.steps)
+
+    @property
+    def nfe(self) -> int:
+        """Network evaluations for one draw."""
+        return self.steps if self.solver == "mixture" else self._method.evaluations(self.steps)
+
+    # The mixture ---------------------------------------------------------------------------------------------------
+
+    def mixture(self, y_t: Tensor, t: Tensor, embedding: Any) -> dict[str, Tensor]:
+        """Return what y may be, given y_t (batch, *event) at t (batch,).
+
+        Returns:
+            `log_weights` (batch, k), `means` and `scales` (batch, k, d), and `noises` (batch, k, d), what is then left
+            of y_t as noise.
+        """
+        shrink, _, _ = _PATH.preconditioning(t, y_t)
+        told = self.network(shrink * y_t, t, embedding).float().unflatten(1, (3, self.components))
+        means, log_scales = (self.means + told[:, 0]).flatten(2), (self.log_scales + told[:, 1]).flatten(2)
+        log_weights = self.logits + told[:, 2].flatten(2).sum(dim=2) / math.sqrt(means.shape[2])
+        spread = (self.least_scale + log_scales.clamp(max=_LARGEST_LOG_SCALE).exp()).square()
+        state = y_t.flatten(1)[:, None].float()
+        a, s, _, _ = _PATH.coefficients(t, means)
+        s = s.clamp_min(_LEAST_SIGMA)
+        total = a.square() * spread + s.square()  # variance of y_t under each component
+        away = state - a * means
+        evidence = -0.5 * (away.square() / total + total.log()).sum(dim=2)
+        return {
+            "log_weights": (log_weights.log_softmax(dim=1) + evidence).log_softmax(dim=1),
+            "means": (s.square() * means + a * spread * state) / total,
+            "scales": s * (spread / total).sqrt(),
+            "noises": s * away / total,
+        }
+
+    def loss(self, y: Tensor, x: Condition, *, generator: Source = None) -> Tensor:
+        """Return -log p(y | y_t, x) a value, in nats, less that of a unit normal's y; (batch,)."""
+        noise = normal(tuple(y.shape), generator, like=y)
+        t = draw_times("uniform", _PATH, len(y), generator, like=y)
+        y_t, _ = _PATH.interpolate(y, noise, t)
+        found = self.mixture(y_t, t, self.encode(x))
+        away = (y.flatten(1)[:, None] - found["means"]) / found["scales"]
+        a, s, _, _ = _PATH.coefficients(t, away)
+        usual = s.clamp_min(_LEAST_SIGMA) * (a.square() + s.square()).rsqrt()
+        log_prob = -0.5 * away.square().sum(dim=2) - (found["scales"] / usual).log().sum(dim=2)
+        return -(found["log_weights"] + log_prob).logsumexp(dim=1) / away.shape[2]
+
+    # A flow --------------------------------------------------------------------------------------------------------
+
+    def data(self, y_t: Tensor, t: float | Tensor, embedding: Any) -> Tensor:
+        """Return E[y | y_t, x] for an embedding of x, (batch, *event)."""
+        return self._means(y_t, t, embedding)[0]
+
+    def field(self, y_t: Tensor, t: float | Tensor, embedding: Any) -> Tensor:
+        """Return the velocity at (y_t, t) for an embedding of x, (batch, *event)."""
+        data, noise = self._means(y_t, t, embedding)
+        _, _, da, ds = _PATH.coefficients(times_like(t, y_t), y_t)
+        return da * data + ds * noise
+
+    def _means(self, y_t: Tensor, t: float | Tensor, embedding: Any) -> tuple[Tensor, Tensor]:
+        """Return E[y | y_t, x] and E[noise | y_t, x], (batch, *event) each."""
+        found = self.mixture(y_t, times_like(t, y_t), embedding)
+        weights = found["log_weights"].exp()[:, :, None]
+        data, noise = ((weights * found[key]).sum(dim=1).unflatten(1, self.event) for key in ("means", "noises"))
+        return data.to(y_t), noise.to(y_t)
+
+    def _states(self, embedding: Any, times: Tensor, generator: Source) -> Iterator[tuple[float, Tensor]]:
+        if self.solver != "mixture":
+            yield from super()._states(embedding, times, generator)
+            return
+        rows, like = self._rows(embedding)
+        y_t, ends = normal((rows, *self.event), generator, like=like), times.tolist()
+        yield ends[0], y_t
+        for start, end in pairwise(ends):
+            t = like.new_full((1,), start).expand(rows)
+            y = self._drawn(self.mixture(y_t, t, embedding), generator).to(like)
+            y_t = y if end >= 1 else self._between(y, y_t, start, end, generator)
+            yield end, y_t
+
+    def _drawn(self, mixture: dict[str, Tensor], generator: Source) -> Tensor:
+        """Return one y a row of a mixture, (batch, *event)."""
+        chosen = categorical(mixture["log_weights"], generator)
+        rows = torch.arange(len(chosen), device=chosen.device)
+        mean, scale = mixture["means"][rows, chosen], mixture["scales"][rows, chosen]
+        return (mean + scale * normal(tuple(mean.shape), generator, like=mean)).unflatten(1, self.event)
+
+    @staticmethod
+    def _between(y: Tensor, y_t: Tensor, start: float, end: float, generator: Source) -> Tensor:
+        """Return y_s at time `end`, given y_t at `start` and the y that both are of, as noising y would have it."""
+        kept = start * (1 - end) / (end * (1 - start))  # of the noise in y_t
+        noise = (y_t - start * y) / (1 - start)
+        fresh = normal(tuple(y.shape), generator, like=y)
+        return end * y + (1 - end) * (kept * noise + math.sqrt(1 - kept**2) * fresh)
