@@ -406,3 +406,27 @@ def test_the_installed_command_and_the_module_are_one(tmp_path):
         done = subprocess.run([*start, "--version"], capture_output=True, text=True, cwd=tmp_path)
         assert (done.returncode, done.stdout) == (0, f"everymode {em.__version__}\n")
     assert not os.listdir(tmp_path)
+
+
+def test_distill_teaches_another_family_and_steps_measures_it(call):
+    numbers().to_csv("table.csv", index=False)
+    call("fit", "table.csv", "--target", "y", "--given", "x", "--out", "teacher", *SMALL)
+    told = call("distill", "teacher", "--into", "mean_flow", "--rows", 360, "--steps", 40, "--out", "student", "--json")
+    assert told.json["family"] == "mean_flow"
+    assert told.json["teacher"] == "flow_matching"
+    assert told.json["nfe"] == 1
+    assert told.json["rows"] == 360
+    student = em.load("student")
+    assert student.width_ == 16
+    assert sorted(path.name for path in Path("student").glob("*.safetensors")) == [
+        "model.safetensors", "state.safetensors", "teacher.safetensors"
+    ]  # fmt: skip
+    assert call("sample", "student", "--given", "x=0.5", "-n", 3).out.count("\n") == 4
+    found = call("steps", "student", "--nfe", "1,2", "--rows", 5, "-n", 50, "--json").json
+    assert [point["nfe"] for point in found["points"]] == [1, 2]
+    assert found["reference"] == "draws of flow_matching"
+    assert json.loads(Path("student/steps.json").read_text()) == found
+    assert Path("student/figures/steps.png").stat().st_size > 10_000
+    own = call("steps", "teacher", "--nfe", "4", "--method", "heun,unipc", "--rows", 5, "-n", 50)
+    assert "heun" in own.out
+    assert "unipc" in own.out

@@ -14,7 +14,14 @@ from everymode.plots.style import colour, percent
 from everymode.tape import Tape
 
 KINDS = ["answers", "bands", "coverage", "density", "field", "trajectories"]
-OTHERS = ["crossing", "matrix", "merging", "quality", "scoreboard"]  # of a lesson or a comparison, tested beside them
+OTHERS = [
+    "crossing",
+    "matrix",
+    "merging",
+    "quality",
+    "scoreboard",
+    "steps",
+]  # of a lesson, a comparison or a curve, tested beside them
 NEEDS = {"answers": "draws", "bands": "draws", "coverage": "scores"}  # the others need motion
 
 

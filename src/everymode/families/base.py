@@ -100,6 +100,11 @@ class Family(nn.Module):
     batch_share: ClassVar[float] = 1.0
     """Of the batch that suits the rows: where a row is dear, more steps on fewer rows do better in equal time."""
 
+    method_setting: ClassVar[str] = ""
+    """Name of the setting that says by which method draws are made, where there is a choice."""
+    methods: ClassVar[tuple[str, ...]] = ()
+    """What that setting may be."""
+
     y_space: ArraySpace | None = None
     x_space: Space | None = None
 

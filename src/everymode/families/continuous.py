@@ -7,7 +7,7 @@ is what `solvers.density` computes along the way back.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from everymode.guidance import classifier_free, hide
 from everymode.networks import NetworkFactory, sizes_for
 from everymode.paths import Path
 from everymode.randomness import Source, normal, uniform
-from everymode.solvers import SPACINGS, Sampler, Tableau, get_solver, integrate, last
+from everymode.solvers import SAMPLERS, SOLVERS, SPACINGS, Sampler, Tableau, get_solver, integrate, last
 from everymode.solvers.density import log_density, vector_passes
 from everymode.spaces import ArraySpace, Condition, Space, count_rows, take_rows
 
@@ -29,6 +29,9 @@ _AT_ONCE = 1 << 16  # values times vectors of a Jacobian: memory stays bounded
 
 class Continuous(Family):
     """A family with a velocity on a path."""
+
+    method_setting: ClassVar[str] = "solver"
+    methods: ClassVar[tuple[str, ...]] = tuple(dict.fromkeys((*SOLVERS, *SAMPLERS)))
 
     @property
     def flow_end(self) -> float:

@@ -60,7 +60,7 @@ from everymode.families.continuous import Continuous
 from everymode.families.times import TIME_SAMPLING, density_of_log_ratio, draw_times, resolved
 from everymode.paths import Path, get_path, path_settings
 from everymode.randomness import Source, normal
-from everymode.solvers import SAMPLERS, SOLVERS, SPACINGS, Sampler, Tableau, get_method
+from everymode.solvers import SPACINGS, Sampler, Tableau, get_method
 from everymode.spaces import Condition
 
 __all__ = ["Diffusion"]
@@ -92,6 +92,7 @@ class Diffusion(Continuous):
     """
 
     name: ClassVar[str] = "diffusion"
+    method_setting: ClassVar[str] = "sampler"
     abilities: ClassVar[Abilities] = Abilities(density=True, velocity=True, trajectory=True)
 
     def __init__(
@@ -115,7 +116,7 @@ class Diffusion(Continuous):
         self.weighting = check_choice("weighting", weighting, WEIGHTINGS)
         self.precondition = check_bool("precondition", precondition)
         self.time_sampling = check_choice("time_sampling", time_sampling, TIME_SAMPLING)
-        self.sampler = check_choice("sampler", sampler, (*SAMPLERS, *SOLVERS))
+        self.sampler = check_choice("sampler", sampler, self.methods)
         self.spacing = check_choice("spacing", spacing, SPACINGS)
         self.steps = check_number("steps", steps, 1, 100_000, integer=True)
         self._guide(drop, guidance)

@@ -40,7 +40,7 @@ from everymode.families.times import draw_times
 from everymode.networks import NetworkFactory, default_for
 from everymode.paths import LinearPath, Path
 from everymode.randomness import Source, categorical, normal
-from everymode.solvers import SAMPLERS, SOLVERS, SPACINGS, Sampler, Tableau, get_method
+from everymode.solvers import SPACINGS, Sampler, Tableau, get_method
 from everymode.spaces import ArraySpace, Condition, Space
 
 __all__ = ["GMFlow"]
@@ -62,6 +62,7 @@ class GMFlow(Continuous):
 
     name: ClassVar[str] = "gm_flow"
     abilities: ClassVar[Abilities] = Abilities(own_network=False, density=True, velocity=True, trajectory=True)
+    methods: ClassVar[tuple[str, ...]] = ("mixture", *Continuous.methods)
     drop: float = 0.0
     guidance: float = 1.0
 
@@ -74,7 +75,7 @@ class GMFlow(Continuous):
     ) -> None:
         super().__init__()
         self.components = check_number("components", components, 1, 4096, integer=True)
-        self.solver = check_choice("solver", solver, ("mixture", *SOLVERS, *SAMPLERS))
+        self.solver = check_choice("solver", solver, self.methods)
         self.least_scale = check_number("least_scale", least_scale, 1e-6, 1)
         self.steps = check_number("steps", steps, 1, 100_000, integer=True)
 

@@ -59,6 +59,11 @@ _COLOURS = {  # told apart under the common colour blindnesses (after Okabe and 
     "flow_matching": "#00607f",
     "diffusion": "#8c5fb0",
     "mean_flow": "#2b3fae",
+    "shortcut": "#5a7fd6",
+    "consistency": "#2f9aa0",
+    "reflow": "#00908a",
+    "drifting": "#c77c11",
+    "gm_flow": "#38761d",
     "energy": "#6a6ad8",
     "autoregressive": "#7a2048",
     "vae": "#b3a000",
@@ -71,7 +76,7 @@ _COLOURS = {  # told apart under the common colour blindnesses (after Okabe and 
 }
 _SPARE = ("#cc79a7", "#e69f00", "#3d5a1f", "#44c2c2", "#7a2048", "#6a6ad8")
 
-_LABELS = {"mse": "squared error", "mdn": "mixture density", "truth": "the truth"}
+_LABELS = {"mse": "squared error", "mdn": "mixture density", "truth": "the truth", "gm_flow": "Gaussian-mixture flow"}
 
 _SETTINGS: dict[Any, Any] = {
     "font.family": ["DejaVu Sans"],  # it comes with matplotlib, so a figure is the same on every machine
