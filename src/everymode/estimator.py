@@ -18,13 +18,14 @@ from sklearn.utils.validation import check_is_fitted
 
 from everymode.errors import CheckpointError, UnsupportedError, check_number
 from everymode.families import Family, get_family, names
-from everymode.inputs import count_of, encode_condition, encode_target, fit_condition, read_target
+from everymode.inputs import count_of, encode_condition, encode_target, fit_condition, read_known, read_target
 from everymode.metrics import energy_scores
 from everymode.modes import most_probable
 from everymode.networks import NetworkFactory
 from everymode.persistence import read_model, write_model
 from everymode.randomness import Common, mix, new_generator
 from everymode.spaces import ArraySpace, Condition, Space, count_rows, place, repeat_rows, take_rows
+from everymode.steering import Steering
 from everymode.tables import as_frame
 from everymode.training import (
     Progress,
@@ -38,6 +39,7 @@ from everymode.training import (
 __all__ = ["OneToManyRegressor", "load"]
 
 _NETWORK_ROWS = 16_384  # rows x draws of one pass while sampling
+_STEERED_ROWS = 4096  # the same where gradients of the network are held
 _PREDICT_ROWS = 1024
 _PREDICT_DRAWS = 128
 _SAVED = ("n_features_in_", "history_", "n_steps_", "stopped_", "fit_seconds_", "precision_", "sample_seed_", "width_")
@@ -236,22 +238,46 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
 
     # Answers -------------------------------------------------------------------------------------------------------
 
-    def sample(self, X: Any, n: int = 1, *, random_state: int | None = None) -> np.ndarray:
+    def sample(
+        self,
+        X: Any,
+        n: int = 1,
+        *,
+        known: Any = None,
+        inpainting: str = "posterior",
+        resamplings: int = 10,
+        random_state: int | None = None,
+    ) -> np.ndarray:
         """Return `n` draws from p(y | x) for every row.
 
         Args:
             X: rows, as in `fit`.
             n: draws a row.
+            known: values of y that are known, with NaN for what is to be drawn given them: (rows, *event), or (*event)
+                for all rows alike; or a frame or a mapping with some columns of Y. They come back as they are. For
+                `flow_matching` and `diffusion`, which need no training for it; see `everymode.inpainting`.
+            inpainting: how `known` is heeded: 'posterior' (nearer to the truth), or 'replacement' (RePaint; needs no
+                gradients).
+            resamplings: how often each step of a draw with `known` is taken. The shares of the modes are nearer to the
+                truth the more there are, and time is in proportion.
             random_state: a seed; if None the model's own, so that an int `random_state` repeats the draws.
 
         Returns:
             (rows, n, *event) in the units of Y; (rows, n) where Y was 1-D.
+
+        Raises:
+            DataError: X or `known` cannot be used; the message names shapes, rows or columns.
+            SettingError: an option is out of range.
+            UnsupportedError: the family cannot do what is asked; the message names those that can.
         """
         n = check_number("n", n, 1, integer=True)
         x = self._condition(X)
-        device = self._device()
+        if known is not None:
+            known = read_known(known, self.y_space_, count_rows(x), flat=self._flat_target)
+        steering = Steering(self.family_, self.y_space_, known, inpainting, resamplings)
         seed = self.sample_seed_ if random_state is None else int(random_state)
-        return self._squeeze(self.y_space_.decode(self._draw(x, n, new_generator(seed, device), common=False)))
+        drawn = self._draw(x, n, new_generator(seed, self._device()), common=False, steering=steering)
+        return self._squeeze(steering.put(self.y_space_.decode(drawn)))
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the most probable answer for each row, never the average of several.
@@ -360,22 +386,32 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
     def _device(self) -> torch.device:
         return next(chain(self.family_.parameters(), self.family_.buffers())).device
 
-    def _draw(self, x: Condition, n: int, generator: torch.Generator, *, common: bool) -> torch.Tensor:
+    def _draw(
+        self, x: Condition, n: int, generator: torch.Generator, *, common: bool, steering: Steering | None = None
+    ) -> torch.Tensor:
         """Return standardised draws (rows, n, *event): x is encoded once a row."""
         rows, event, device = count_rows(x), self.y_space_.shape, self._device()
         state = generator.get_state()
         out = torch.empty(rows, n, *event)
-        chunk = max(1, (_PREDICT_ROWS if common else _NETWORK_ROWS) // n)
+        steering = None if steering is None or steering.idle else steering
+        most = _PREDICT_ROWS if common else _NETWORK_ROWS if steering is None else _STEERED_ROWS
+        chunk = max(1, most // n)
         with torch.inference_mode():
             for start in range(0, rows, chunk):
                 # every pass of `common` has one shape: floating point then answers a row alike, whatever is beside it
                 last = start + chunk if common else min(start + chunk, rows)
-                part = take_rows(x, torch.arange(start, last).clamp_(max=rows - 1))
+                index = torch.arange(start, last).clamp_(max=rows - 1)
+                part = take_rows(x, index)
                 embedding = self.family_.encode(place(part, device))
                 if common:
                     generator.set_state(state)
                 source = Common(generator, n) if common else generator
-                drawn = self.family_.draw(repeat_rows(embedding, n), generator=source)
+                repeated = repeat_rows(embedding, n)
+                if steering is None:
+                    drawn = self.family_.draw(repeated, generator=source)
+                else:
+                    control = steering.control(index, n, device)
+                    drawn = self.family_.controlled(repeated, control, generator=source)
                 out[start : start + chunk] = drawn.reshape(-1, n, *event)[: rows - start].cpu()
         return out
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from everymode.control import Control
 from everymode.errors import SettingError, check_number
 from everymode.families.base import Family, copied, outside_inference, times_like
 from everymode.guidance import classifier_free, hide
@@ -111,6 +112,15 @@ class Continuous(Family):
     def draw(self, embedding: Any, *, generator: Source = None) -> Tensor:
         """Return one draw a row, (batch, *event): from noise, step by step."""
         return last(self._states(embedding, self._times, generator))
+
+    def controlled(self, embedding: Any, control: Control, *, generator: Source = None) -> Tensor:
+        """Return one draw a row, (batch, *event), steered by `control`."""
+        with outside_inference():
+            embedding = copied(embedding)
+            rows, like = self._rows(embedding)
+            start = self._path.prior_scale * normal((rows, *self.event), generator, like=like)
+            predict = self._guided(self.data, embedding)
+            return control.draw(predict, start, self._times, self._path, self._method, generator)
 
     def velocity(self, y_t: Tensor, t: Tensor, x: Condition) -> Tensor:
         """Return dy/dt at (y_t, t), (batch, *event)."""

@@ -58,7 +58,7 @@ class FlowMatching(Continuous):
     """
 
     name: ClassVar[str] = "flow_matching"
-    abilities: ClassVar[Abilities] = Abilities(density=True, velocity=True, trajectory=True)
+    abilities: ClassVar[Abilities] = Abilities(density=True, velocity=True, trajectory=True, steered=True)
 
     def __init__(
         self,
