@@ -26,6 +26,7 @@ from everymode.inpainting import Known, corrected, follow
 from everymode.paths import Path
 from everymode.randomness import Source
 from everymode.solvers import Sampler, Tableau
+from everymode.temperature import tempered
 
 __all__ = ["Control", "steered"]
 
@@ -40,9 +41,11 @@ class Control:
 
     Attributes:
         known: values of y that are known, one row a draw.
+        temperature: draws are from p(y | x)^(1 / temperature); see `everymode.temperature`.
     """
 
     known: Known | None = None
+    temperature: float = 1.0
 
     def draw(
         self,
@@ -63,6 +66,8 @@ class Control:
             method: the solver.
             generator: where fresh noise comes from.
         """
+        if self.temperature != 1:
+            predict = tempered(predict, path, self.temperature)
         corrections: list[Correction] = []
         if self.known is not None and self.known.method == "posterior":
             corrections.append(corrected(self.known))

@@ -246,6 +246,7 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
         known: Any = None,
         inpainting: str = "posterior",
         resamplings: int = 10,
+        temperature: float = 1.0,
         random_state: int | None = None,
     ) -> np.ndarray:
         """Return `n` draws from p(y | x) for every row.
@@ -260,6 +261,9 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
                 gradients).
             resamplings: how often each step of a draw with `known` is taken. The shares of the modes are nearer to the
                 truth the more there are, and time is in proportion.
+            temperature: draws are from p(y | x)^(1 / temperature): below 1 they keep nearer to the likely. Of a normal,
+                standard deviations change by its square root; for what flows do to several answers, see
+                `everymode.temperature`.
             random_state: a seed; if None the model's own, so that an int `random_state` repeats the draws.
 
         Returns:
@@ -274,7 +278,7 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
         x = self._condition(X)
         if known is not None:
             known = read_known(known, self.y_space_, count_rows(x), flat=self._flat_target)
-        steering = Steering(self.family_, self.y_space_, known, inpainting, resamplings)
+        steering = Steering(self.family_, self.y_space_, known, inpainting, resamplings, temperature)
         seed = self.sample_seed_ if random_state is None else int(random_state)
         drawn = self._draw(x, n, new_generator(seed, self._device()), common=False, steering=steering)
         return self._squeeze(steering.put(self.y_space_.decode(drawn)))

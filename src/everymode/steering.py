@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from everymode.control import Control
-from everymode.errors import UnsupportedError
+from everymode.errors import UnsupportedError, check_number
 from everymode.families import Family, get_family, names
 from everymode.inpainting import Known
 from everymode.spaces import ArraySpace
@@ -32,6 +32,7 @@ class Steering:
         known: (rows, *event) in the units of y, NaN where y is drawn; or None.
         inpainting: see `everymode.inpainting.Known`.
         resamplings: the same.
+        temperature: draws are from p(y | x)^(1 / temperature).
 
     Raises:
         UnsupportedError: the family cannot do what was asked.
@@ -43,8 +44,14 @@ class Steering:
     known: np.ndarray | None = None
     inpainting: str = "posterior"
     resamplings: int = 10
+    temperature: float = 1.0
 
     def __post_init__(self) -> None:
+        check_number("temperature", self.temperature, 0.0, exclusive_low=True)
+        if self.temperature != 1 and not self.family.abilities.temperature:
+            raise UnsupportedError(
+                f"family {self.family.name!r} has no temperature; these have one: {able('temperature')}."
+            )
         if self.known is not None and not self.family.abilities.steered:
             raise UnsupportedError(
                 f"family {self.family.name!r} cannot draw a part of y given the rest; these can: {able('steered')}."
@@ -53,11 +60,11 @@ class Steering:
     @property
     def idle(self) -> bool:
         """Whether draws are to be plain ones."""
-        return self.known is None
+        return self.known is None and self.temperature == 1
 
     def control(self, rows: Tensor, n: int, device: torch.device) -> Control:
         """Return what steers `n` draws for each of `rows` (indices), those of a row side by side."""
-        return Control(known=self._known(rows, n, device))
+        return Control(self._known(rows, n, device), self.temperature)
 
     def _known(self, rows: Tensor, n: int, device: torch.device) -> Known | None:
         if self.known is None:

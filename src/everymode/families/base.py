@@ -43,6 +43,7 @@ class Abilities:
         density: whether it has `log_prob`.
         velocity: whether it has `velocity(y_t, t, x)`.
         trajectory: whether it has `trajectory(x, times)`.
+        temperature: whether `controlled` takes a temperature.
         steered: whether `controlled` takes values of y that are known, and guides.
         why_not: a sentence for a kind of y that it does not model.
     """
@@ -55,6 +56,7 @@ class Abilities:
     density: bool = False
     velocity: bool = False
     trajectory: bool = False
+    temperature: bool = False
     steered: bool = False
     why_not: str = ""
 
@@ -295,8 +297,8 @@ class Family(nn.Module):
         return log_prob, torch.zeros_like(log_prob)
 
     def controlled(self, embedding: Any, control: Control, *, generator: Source = None) -> Tensor:
-        """Return one draw a row of `embedding`, (batch, *event), steered by `control`; only where `steered`."""
-        raise UnsupportedError(f"the draws of family {self.name!r} cannot be steered.")
+        """Return one draw a row of `embedding`, (batch, *event), as `control` says; see `abilities`."""
+        raise UnsupportedError(f"the draws of family {self.name!r} cannot be controlled.")
 
     def velocity(self, y_t: Tensor, t: Tensor, x: Condition) -> Tensor:
         """Return dy/dt at (y_t, t), (batch, *event)."""

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from everymode import temperature as tempering
 from everymode.control import Control
 from everymode.errors import SettingError, check_number
 from everymode.families.base import Family, copied, outside_inference, times_like
@@ -19,7 +20,7 @@ from everymode.guidance import classifier_free, hide
 from everymode.networks import NetworkFactory, sizes_for
 from everymode.paths import Path
 from everymode.randomness import Source, normal, uniform
-from everymode.solvers import Sampler, Tableau, integrate, last
+from everymode.solvers import Sampler, Tableau, get_sampler, integrate, karras_grid, last
 from everymode.solvers.density import log_density, vector_passes
 from everymode.spaces import ArraySpace, Condition, Space, count_rows, take_rows
 
@@ -119,8 +120,11 @@ class Continuous(Family):
             embedding = copied(embedding)
             rows, like = self._rows(embedding)
             start = self._path.prior_scale * normal((rows, *self.event), generator, like=like)
-            predict = self._guided(self.data, embedding)
-            return control.draw(predict, start, self._times, self._path, self._method, generator)
+            predict, path = self._guided(self.data, embedding), self._path
+            if control.temperature == 1:
+                return control.draw(predict, start, self._times, path, self._method, generator)
+            times = karras_grid(path, tempering.STEPS)
+            return control.draw(predict, start, times, path, get_sampler("ddpm"), generator)
 
     def velocity(self, y_t: Tensor, t: Tensor, x: Condition) -> Tensor:
         """Return dy/dt at (y_t, t), (batch, *event)."""

@@ -92,7 +92,9 @@ class Diffusion(Continuous):
     """
 
     name: ClassVar[str] = "diffusion"
-    abilities: ClassVar[Abilities] = Abilities(density=True, velocity=True, trajectory=True, steered=True)
+    abilities: ClassVar[Abilities] = Abilities(
+        density=True, velocity=True, trajectory=True, temperature=True, steered=True
+    )
 
     def __init__(
         self,

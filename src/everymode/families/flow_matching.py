@@ -58,7 +58,9 @@ class FlowMatching(Continuous):
     """
 
     name: ClassVar[str] = "flow_matching"
-    abilities: ClassVar[Abilities] = Abilities(density=True, velocity=True, trajectory=True, steered=True)
+    abilities: ClassVar[Abilities] = Abilities(
+        density=True, velocity=True, trajectory=True, temperature=True, steered=True
+    )
 
     def __init__(
         self,
