@@ -16,16 +16,16 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
-from everymode.errors import CheckpointError, UnsupportedError, check_number
+from everymode.errors import CheckpointError, UnsupportedError, check_bool, check_number
 from everymode.families import Family, get_family, names
 from everymode.inputs import count_of, encode_condition, encode_target, fit_condition, read_known, read_target
 from everymode.metrics import energy_scores
-from everymode.modes import most_probable
+from everymode.modes import most_probable, spread_out
 from everymode.networks import NetworkFactory
 from everymode.persistence import read_model, write_model
 from everymode.randomness import Common, mix, new_generator
 from everymode.spaces import ArraySpace, Condition, Space, count_rows, place, repeat_rows, take_rows
-from everymode.steering import Steering
+from everymode.steering import Steering, able
 from everymode.tables import as_frame
 from everymode.training import (
     Progress,
@@ -42,6 +42,7 @@ _NETWORK_ROWS = 16_384  # rows x draws of one pass while sampling
 _STEERED_ROWS = 4096  # the same where gradients of the network are held
 _PREDICT_ROWS = 1024
 _PREDICT_DRAWS = 128
+_MOST_DISTINCT = 1024
 _SAVED = ("n_features_in_", "history_", "n_steps_", "stopped_", "fit_seconds_", "precision_", "sample_seed_", "width_")
 _INITIAL, _TRAINING, _SPLIT, _SAMPLE, _PREDICT = range(5)  # streams of randomness
 
@@ -247,6 +248,7 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
         inpainting: str = "posterior",
         resamplings: int = 10,
         temperature: float = 1.0,
+        distinct: bool = False,
         random_state: int | None = None,
     ) -> np.ndarray:
         """Return `n` draws from p(y | x) for every row.
@@ -264,6 +266,9 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
             temperature: draws are from p(y | x)^(1 / temperature): below 1 they keep nearer to the likely. Of a normal,
                 standard deviations change by its square root; for what flows do to several answers, see
                 `everymode.temperature`.
+            distinct: whether the n answers are to differ: of 32 n draws those that lie apart and among others, so that
+                each mode is answered before any is twice. They come with the one that stands for most draws first,
+                and are no draws from p(y | x): how often a mode occurs says nothing. At most 1024.
             random_state: a seed; if None the model's own, so that an int `random_state` repeats the draws.
 
         Returns:
@@ -278,10 +283,24 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
         x = self._condition(X)
         if known is not None:
             known = read_known(known, self.y_space_, count_rows(x), flat=self._flat_target)
+        many = self._draws_for(n) if check_bool("distinct", distinct) else n
         steering = Steering(self.family_, self.y_space_, known, inpainting, resamplings, temperature)
         seed = self.sample_seed_ if random_state is None else int(random_state)
-        drawn = self._draw(x, n, new_generator(seed, self._device()), common=False, steering=steering)
+        drawn = self._draw(x, many, new_generator(seed, self._device()), common=False, steering=steering)
+        if distinct:
+            apart = spread_out(drawn.flatten(2).numpy().astype(np.float64), n)
+            drawn = torch.from_numpy(apart).reshape(-1, n, *self.y_space_.shape)
         return self._squeeze(steering.put(self.y_space_.decode(drawn)))
+
+    def _draws_for(self, n: int) -> int:
+        """Return how many draws `n` distinct answers are chosen from."""
+        check_number("n", n, 1, _MOST_DISTINCT, integer=True)
+        if n > 1 and not self.family_.abilities.several:
+            raise UnsupportedError(
+                f"family {self.family_.name!r} has one answer for each x, and no distinct ones; these have: "
+                f"{able('several')}."
+            )
+        return max(_PREDICT_DRAWS, min(32 * n, 4096)) if self.family_.abilities.several else 1
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the most probable answer for each row, never the average of several.
