@@ -10,8 +10,9 @@ from everymode.lazy import attach
 from everymode.version import __version__
 
 if TYPE_CHECKING:
-    from everymode import families, metrics, networks, paths, plots, problems, solvers, spaces, training
+    from everymode import families, guidance, metrics, networks, paths, plots, problems, solvers, spaces, training
     from everymode.comparison import ModeTable, compare, judge
+    from everymode.costs import guidance_cost
     from everymode.errors import (
         CheckpointError,
         DataError,
@@ -71,6 +72,8 @@ __all__ = [
     "__version__",
     "compare",
     "families",
+    "guidance",
+    "guidance_cost",
     "judge",
     "load",
     "metrics",
@@ -86,6 +89,7 @@ __all__ = [
 
 _HOMES = {
     "comparison": ("ModeTable", "compare", "judge"),
+    "costs": ("guidance_cost",),
     "errors": ("CheckpointError", "DataError", "FileError", "MissingExtraError", "SettingError", "UnsupportedError"),
     "estimator": ("OneToManyRegressor", "load"),
     "families": (
@@ -109,7 +113,18 @@ _HOMES = {
     "recording": ("record",),
     "tape": ("Tape",),
 }
-_MODULES = ("families", "metrics", "networks", "paths", "plots", "problems", "solvers", "spaces", "training")
+_MODULES = (
+    "families",
+    "guidance",
+    "metrics",
+    "networks",
+    "paths",
+    "plots",
+    "problems",
+    "solvers",
+    "spaces",
+    "training",
+)
 
 __getattr__, __dir__ = attach(
     __name__,

@@ -16,12 +16,14 @@ References:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from everymode.guidance import away_from, toward
 from everymode.inpainting import Known, corrected, follow
 from everymode.paths import Path
 from everymode.randomness import Source
@@ -34,6 +36,8 @@ Predictor = Callable[[Tensor, Tensor], Tensor]
 Correction = Callable[[Tensor, Callable[[Tensor], Tensor], Tensor, Tensor], Tensor]
 """(data, v -> J' v, alpha, sigma) -> data, better told."""
 
+_FAINTEST = 0.05  # alpha / sigma
+
 
 @dataclass(frozen=True)
 class Control:
@@ -41,11 +45,17 @@ class Control:
 
     Attributes:
         known: values of y that are known, one row a draw.
+        guidance: weight of classifier-free guidance, in place of the family's own.
+        weaker: the data as a weaker model tells them, and the weight of autoguidance.
+        told: the logarithm of p(told | y) as a function of standardised y, and the weight of classifier guidance.
         temperature: draws are from p(y | x)^(1 / temperature); see `everymode.temperature`.
     """
 
     known: Known | None = None
     temperature: float = 1.0
+    guidance: float | None = None
+    weaker: tuple[Predictor, float] | None = None
+    told: tuple[Callable[[Tensor], Tensor], float] | None = None
 
     def draw(
         self,
@@ -66,9 +76,11 @@ class Control:
             method: the solver.
             generator: where fresh noise comes from.
         """
+        if self.weaker is not None:
+            predict = away_from(self.weaker[0], predict, self.weaker[1])
         if self.temperature != 1:
             predict = tempered(predict, path, self.temperature)
-        corrections: list[Correction] = []
+        corrections: list[Correction] = [] if self.told is None else [toward(*self.told)]
         if self.known is not None and self.known.method == "posterior":
             corrections.append(corrected(self.known))
         predict = steered(predict, path, corrections) if corrections else predict
@@ -76,9 +88,15 @@ class Control:
 
 
 def steered(predict: Predictor, path: Path, corrections: Sequence[Correction]) -> Predictor:
-    """Return `predict` with corrections, one after another; each may ask for products with its Jacobian."""
+    """Return `predict` with corrections, one after another; each may ask for products with its Jacobian.
+
+    A state that is nearly all noise (alpha / sigma below .05) is looked at as if it were of the time when that is .05:
+    the data are told as well, and the Jacobian is not yet too small to be divided by alpha.
+    """
+    first = path.time_at(torch.tensor([math.log(_FAINTEST)], dtype=torch.float64))[0]
 
     def better(y_t: Tensor, t: Tensor) -> Tensor:
+        t = torch.maximum(t, first.to(t))
         with torch.enable_grad():
             y_t = y_t.detach().requires_grad_()
             told = predict(y_t, t)

@@ -25,7 +25,7 @@ from everymode.networks import NetworkFactory
 from everymode.persistence import read_model, write_model
 from everymode.randomness import Common, mix, new_generator
 from everymode.spaces import ArraySpace, Condition, Space, count_rows, place, repeat_rows, take_rows
-from everymode.steering import Steering, able
+from everymode.steering import Steering, able, read_guides
 from everymode.tables import as_frame
 from everymode.training import (
     Progress,
@@ -249,6 +249,7 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
         resamplings: int = 10,
         temperature: float = 1.0,
         distinct: bool = False,
+        guide: Any = None,
         random_state: int | None = None,
     ) -> np.ndarray:
         """Return `n` draws from p(y | x) for every row.
@@ -269,6 +270,9 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
             distinct: whether the n answers are to differ: of 32 n draws those that lie apart and among others, so that
                 each mode is answered before any is twice. They come with the one that stands for most draws first,
                 and are no draws from p(y | x): how often a mode occurs says nothing. At most 1024.
+            guide: `ClassifierFree(weight)`, `Classifier(log_prob, weight)` or `Autoguidance(weaker_model, weight)` of
+                `everymode.guidance`, or a list of one of each, for `flow_matching` and `diffusion`. Guidance costs
+                coverage: `everymode.guidance_cost` tells how much.
             random_state: a seed; if None the model's own, so that an int `random_state` repeats the draws.
 
         Returns:
@@ -284,7 +288,8 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
         if known is not None:
             known = read_known(known, self.y_space_, count_rows(x), flat=self._flat_target)
         many = self._draws_for(n) if check_bool("distinct", distinct) else n
-        steering = Steering(self.family_, self.y_space_, known, inpainting, resamplings, temperature)
+        guides, weaker_x = read_guides(guide, self, X)
+        steering = Steering(self.family_, self.y_space_, known, inpainting, resamplings, temperature, guides, weaker_x)
         seed = self.sample_seed_ if random_state is None else int(random_state)
         drawn = self._draw(x, many, new_generator(seed, self._device()), common=False, steering=steering)
         if distinct:

@@ -57,7 +57,6 @@ __all__ = ["INPAINTINGS", "Known", "corrected", "follow"]
 
 INPAINTINGS = ("posterior", "replacement")
 _PASSES = 8  # of conjugate gradients
-_FAINT = 0.05  # alpha / sigma below which a state tells nothing of the data
 _RIDGE = 0.03  # on M C M', in shares of what it were for y of unit variance: a learned Jacobian is rough
 _LEAST_SIGMA = 1e-3  # of what noise is divided by
 
@@ -94,8 +93,6 @@ def corrected(known: Known) -> Callable[[Tensor, Callable[[Tensor], Tensor], Ten
     mask = known.mask.to(known.values.dtype)
 
     def correct(data: Tensor, pull: Callable[[Tensor], Tensor], alpha: Tensor, sigma: Tensor) -> Tensor:
-        if alpha < _FAINT * sigma:
-            return known.put(data)
         ridge = float(_RIDGE * alpha / (alpha.square() + sigma.square()))  # in units of the Jacobian
         missing = mask * (known.values - data)
         return known.put(data + _regressed(pull, missing, mask, ridge))

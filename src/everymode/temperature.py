@@ -16,11 +16,11 @@ at its own time. In the limit of many steps that is exact for a normal p(y | x) 
 
 Flows with a temperature are drawn along the SDE, by `STEPS` steps of 'ddpm', since the ODE is off where there are
 several answers: of two answers 12 standard deviations from their middle, at T = .25, the ODE leaves the spread twice
-too large and 5 % of the draws between the two. Measured along the SDE, with exact data, at T from .25 to 2: the spread
-of those two changes by sqrt(T) within 9 % (too small), none falls between, and each keeps 1/2. Of .9 and .1, T = .5
-makes .98 and .02 (exact: .99 and .01) and T = 2 makes .80 and .20 (exact: .75 and .25). The shares of answers between others
-are wrong: of three in a row with 1/3 each, which p^(1 / T) leaves so, the one in the middle gets .44 at T = .5, .59 at
-T = .25 and .28 at T = 2.
+too large and 5 % of the draws between the two. Measured along the SDE, with exact data, at T from .25 to 2: the
+spread of those two changes by sqrt(T) within 9 % (too small), none falls between, and each keeps 1/2. Of .9 and .1, T
+= .5 makes .98 and .02 (exact: .99 and .01) and T = 2 makes .80 and .20 (exact: .75 and .25). The shares of answers
+between others are wrong: of three in a row with 1/3 each, which p^(1 / T) leaves so, the one in the middle gets .44
+at T = .5, .59 at T = .25 and .28 at T = 2.
 
 References:
     A noninteractive Bayesian bootstrap (Rubin, 1987), https://doi.org/10.1080/01621459.1987.10478461: sampling

@@ -60,7 +60,7 @@ def test_a_trained_model_gives_every_answer(name, n):
         assert (modes == 2).all()
         assert 0.25 < (plain_modes == 1).mean() < 0.75
     assert modes.mean() > 0.85 * n
-    assert modes.mean() > plain_modes.mean() + 0.25 * n
+    assert modes.mean() > plain_modes.mean() + 0.2 * n
     assert valid >= plain_valid
 
 

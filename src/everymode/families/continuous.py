@@ -73,12 +73,17 @@ class Continuous(Family):
     def _guide(self, drop: float, guidance: float) -> None:
         """Check and keep the settings of guidance."""
         self.drop = check_number("drop", drop, 0.0, 1.0)
-        self.guidance = check_number("guidance", guidance, 0.0)
-        if guidance != 1 and not drop:
+        self.guidance = self._weight(guidance)
+
+    def _weight(self, guidance: float) -> float:
+        """Return a weight of classifier-free guidance, if the family can be guided so."""
+        check_number("guidance", guidance, 0.0)
+        if guidance != 1 and not self.drop:
             raise SettingError(
                 f"guidance={guidance} asks what the model says without x, which it learns only if x is hidden now and "
                 "then: train with drop=0.1, say."
             )
+        return guidance
 
     @property
     def _calls(self) -> int:
@@ -106,9 +111,23 @@ class Continuous(Family):
         return hide(embedding, self.nothing, uniform((len(embedding),), generator, like=self.nothing), self.drop)
 
     def _guided(self, predict: Callable[[Tensor, Any, Any], Tensor], embedding: Any) -> Callable[[Tensor, Any], Tensor]:
-        if self.guidance == 1:
+        return self._leaning(predict, embedding, self.guidance)
+
+    def _leaning(
+        self, predict: Callable[[Tensor, Any, Any], Tensor], embedding: Any, weight: float
+    ) -> Callable[[Tensor, Any], Tensor]:
+        if weight == 1:
             return lambda y, t: predict(y, t, embedding)
-        return classifier_free(predict, embedding, self.nothing, self.guidance)
+        return classifier_free(predict, embedding, self.nothing, weight)
+
+    def predictor(self, embedding: Any, *, guidance: float | None = None) -> Callable[[Tensor, Tensor], Tensor]:
+        """Return E[y | y_t, x] as a function of (y_t, t), with classifier-free guidance of another weight if given.
+
+        Raises:
+            SettingError: there is to be guidance, and x was never hidden in training.
+        """
+        weight = self.guidance if guidance is None else self._weight(guidance)
+        return self._leaning(self.data, embedding, weight)
 
     def draw(self, embedding: Any, *, generator: Source = None) -> Tensor:
         """Return one draw a row, (batch, *event): from noise, step by step."""
@@ -120,7 +139,7 @@ class Continuous(Family):
             embedding = copied(embedding)
             rows, like = self._rows(embedding)
             start = self._path.prior_scale * normal((rows, *self.event), generator, like=like)
-            predict, path = self._guided(self.data, embedding), self._path
+            predict, path = self.predictor(embedding, guidance=control.guidance), self._path
             if control.temperature == 1:
                 return control.draw(predict, start, self._times, path, self._method, generator)
             times = karras_grid(path, tempering.STEPS)
