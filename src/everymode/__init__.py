@@ -10,8 +10,9 @@ from everymode.lazy import attach
 from everymode.version import __version__
 
 if TYPE_CHECKING:
-    from everymode import families, metrics, networks, paths, plots, problems, solvers, spaces, training
+    from everymode import families, guidance, metrics, networks, paths, plots, problems, solvers, spaces, training
     from everymode.comparison import ModeTable, compare, judge
+    from everymode.costs import guidance_cost
     from everymode.distillation import distill
     from everymode.errors import (
         CheckpointError,
@@ -83,6 +84,8 @@ __all__ = [
     "compare",
     "distill",
     "families",
+    "guidance",
+    "guidance_cost",
     "judge",
     "load",
     "metrics",
@@ -98,6 +101,7 @@ __all__ = [
 
 _HOMES = {
     "comparison": ("ModeTable", "compare", "judge"),
+    "costs": ("guidance_cost",),
     "errors": ("CheckpointError", "DataError", "FileError", "MissingExtraError", "SettingError", "UnsupportedError"),
     "distillation": ("distill",),
     "estimator": ("OneToManyRegressor", "load"),
@@ -127,7 +131,18 @@ _HOMES = {
     "recording": ("record",),
     "tape": ("Tape",),
 }
-_MODULES = ("families", "metrics", "networks", "paths", "plots", "problems", "solvers", "spaces", "training")
+_MODULES = (
+    "families",
+    "guidance",
+    "metrics",
+    "networks",
+    "paths",
+    "plots",
+    "problems",
+    "solvers",
+    "spaces",
+    "training",
+)
 
 __getattr__, __dir__ = attach(
     __name__,

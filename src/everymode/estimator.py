@@ -16,15 +16,16 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
-from everymode.errors import CheckpointError, DataError, UnsupportedError, check_number
+from everymode.errors import CheckpointError, DataError, UnsupportedError, check_bool, check_number
 from everymode.families import Family, get_family, names
-from everymode.inputs import count_of, encode_condition, encode_target, fit_condition, read_target
+from everymode.inputs import count_of, encode_condition, encode_target, fit_condition, read_known, read_target
 from everymode.metrics import energy_scores
-from everymode.modes import most_probable
+from everymode.modes import most_probable, spread_out
 from everymode.networks import NetworkFactory
 from everymode.persistence import read_model, write_model
 from everymode.randomness import Common, mix, new_generator
 from everymode.spaces import ArraySpace, Condition, Space, count_rows, place, repeat_rows, take_rows
+from everymode.steering import Steering, able, read_guides
 from everymode.tables import as_frame
 from everymode.training import (
     Progress,
@@ -38,10 +39,12 @@ from everymode.training import (
 __all__ = ["OneToManyRegressor", "load"]
 
 _NETWORK_ROWS = 16_384  # rows x draws of one pass while sampling
+_STEERED_ROWS = 4096  # the same where gradients of the network are held
 _PREDICT_ROWS = 1024
 _PREDICT_DRAWS = 128
+_MOST_DISTINCT = 1024
 _SAVED = ("n_features_in_", "history_", "n_steps_", "stopped_", "fit_seconds_", "precision_", "sample_seed_", "width_")
-_INITIAL, _TRAINING, _SPLIT, _SAMPLE, _PREDICT = range(5)  # streams of randomness
+_INITIAL, _TRAINING, _SPLIT, _SAMPLE, _PREDICT, _SETTLE = range(6)  # streams of randomness
 
 
 class OneToManyRegressor(RegressorMixin, BaseEstimator):
@@ -223,7 +226,8 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
                 stacklevel=2,
             )
         built.learn_from(None)
-        self.family_ = built.eval()
+        built.eval().settle(place(take_rows(x, out if held else kept), _device_of(built)), seed=mix(seed, _SETTLE))
+        self.family_ = built
         self.history_, self.n_steps_, self.stopped_ = last.history, last.step, last.finished
         self.fit_seconds_, self.precision_ = last.seconds, last.precision
         self.sample_seed_ = mix(seed, _SAMPLE)
@@ -258,22 +262,73 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
 
     # Answers -------------------------------------------------------------------------------------------------------
 
-    def sample(self, X: Any, n: int = 1, *, random_state: int | None = None) -> np.ndarray:
+    def sample(
+        self,
+        X: Any,
+        n: int = 1,
+        *,
+        known: Any = None,
+        inpainting: str = "posterior",
+        resamplings: int = 10,
+        temperature: float = 1.0,
+        distinct: bool = False,
+        guide: Any = None,
+        random_state: int | None = None,
+    ) -> np.ndarray:
         """Return `n` draws from p(y | x) for every row.
 
         Args:
             X: rows, as in `fit`.
             n: draws a row.
+            known: values of y that are known, with NaN for what is to be drawn given them: (rows, *event), or (*event)
+                for all rows alike; or a frame or a mapping with some columns of Y. They come back as they are. For
+                `flow_matching` and `diffusion`, which need no training for it; see `everymode.inpainting`.
+            inpainting: how `known` is heeded: 'posterior' (nearer to the truth), or 'replacement' (RePaint; needs no
+                gradients).
+            resamplings: how often each step of a draw with `known` is taken. The shares of the modes are nearer to the
+                truth the more there are, and time is in proportion.
+            temperature: draws are from p(y | x)^(1 / temperature): below 1 they keep nearer to the likely. Of a normal,
+                standard deviations change by its square root; for what flows do to several answers, see
+                `everymode.temperature`.
+            distinct: whether the n answers are to differ: of 32 n draws those that lie apart and among others, so that
+                each mode is answered before any is twice. They come with the one that stands for most draws first,
+                and are no draws from p(y | x): how often a mode occurs says nothing. At most 1024.
+            guide: `ClassifierFree(weight)`, `Classifier(log_prob, weight)` or `Autoguidance(weaker_model, weight)` of
+                `everymode.guidance`, or a list of one of each, for `flow_matching` and `diffusion`. Guidance costs
+                coverage: `everymode.guidance_cost` tells how much.
             random_state: a seed; if None the model's own, so that an int `random_state` repeats the draws.
 
         Returns:
             (rows, n, *event) in the units of Y; (rows, n) where Y was 1-D.
+
+        Raises:
+            DataError: X or `known` cannot be used; the message names shapes, rows or columns.
+            SettingError: an option is out of range.
+            UnsupportedError: the family cannot do what is asked; the message names those that can.
         """
         n = check_number("n", n, 1, integer=True)
         x = self._condition(X)
-        device = self._device()
+        if known is not None:
+            known = read_known(known, self.y_space_, count_rows(x), flat=self._flat_target)
+        many = self._draws_for(n) if check_bool("distinct", distinct) else n
+        guides, weaker_x = read_guides(guide, self, X)
+        steering = Steering(self.family_, self.y_space_, known, inpainting, resamplings, temperature, guides, weaker_x)
         seed = self.sample_seed_ if random_state is None else int(random_state)
-        return self._squeeze(self.y_space_.decode(self._draw(x, n, new_generator(seed, device), common=False)))
+        drawn = self._draw(x, many, new_generator(seed, self._device()), common=False, steering=steering)
+        if distinct:
+            apart = spread_out(drawn.flatten(2).numpy().astype(np.float64), n)
+            drawn = torch.from_numpy(apart).reshape(-1, n, *self.y_space_.shape)
+        return self._squeeze(steering.put(self.y_space_.decode(drawn)))
+
+    def _draws_for(self, n: int) -> int:
+        """Return how many draws `n` distinct answers are chosen from."""
+        check_number("n", n, 1, _MOST_DISTINCT, integer=True)
+        if n > 1 and not self.family_.abilities.several:
+            raise UnsupportedError(
+                f"family {self.family_.name!r} has one answer for each x, and no distinct ones; these have: "
+                f"{able('several')}."
+            )
+        return max(_PREDICT_DRAWS, min(32 * n, 4096)) if self.family_.abilities.several else 1
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the most probable answer for each row, never the average of several.
@@ -380,24 +435,34 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
         return encode_condition(self, X, self.x_space_)
 
     def _device(self) -> torch.device:
-        return next(chain(self.family_.parameters(), self.family_.buffers())).device
+        return _device_of(self.family_)
 
-    def _draw(self, x: Condition, n: int, generator: torch.Generator, *, common: bool) -> torch.Tensor:
+    def _draw(
+        self, x: Condition, n: int, generator: torch.Generator, *, common: bool, steering: Steering | None = None
+    ) -> torch.Tensor:
         """Return standardised draws (rows, n, *event): x is encoded once a row."""
         rows, event, device = count_rows(x), self.y_space_.shape, self._device()
         state = generator.get_state()
         out = torch.empty(rows, n, *event)
-        chunk = max(1, (_PREDICT_ROWS if common else _NETWORK_ROWS) // n)
+        steering = None if steering is None or steering.idle else steering
+        most = _PREDICT_ROWS if common else _NETWORK_ROWS if steering is None else _STEERED_ROWS
+        chunk = max(1, most // n)
         with torch.inference_mode():
             for start in range(0, rows, chunk):
                 # every pass of `common` has one shape: floating point then answers a row alike, whatever is beside it
                 last = start + chunk if common else min(start + chunk, rows)
-                part = take_rows(x, torch.arange(start, last).clamp_(max=rows - 1))
+                index = torch.arange(start, last).clamp_(max=rows - 1)
+                part = take_rows(x, index)
                 embedding = self.family_.encode(place(part, device))
                 if common:
                     generator.set_state(state)
                 source = Common(generator, n) if common else generator
-                drawn = self.family_.draw(repeat_rows(embedding, n), generator=source)
+                repeated = repeat_rows(embedding, n)
+                if steering is None:
+                    drawn = self.family_.draw(repeated, generator=source)
+                else:
+                    control = steering.control(index, n, device)
+                    drawn = self.family_.controlled(repeated, control, generator=source)
                 out[start : start + chunk] = drawn.reshape(-1, n, *event)[: rows - start].cpu()
         return out
 
@@ -424,6 +489,10 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
             "fitted": {name: getattr(self, name, None) for name in _SAVED},
         }
         return write_model(path, self.family_, header, width=self.width_, depth=self.depth)
+
+
+def _device_of(family: Family) -> torch.device:
+    return next(chain(family.parameters(), family.buffers())).device
 
 
 def load(path: str | Path, *, device: str = "auto", network: NetworkFactory | None = None) -> OneToManyRegressor:

@@ -12,11 +12,19 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import _check_feature_names, validate_data
 from torch import Tensor
 
-from everymode.errors import DataError
+from everymode.errors import DataError, unknown_name
 from everymode.spaces import ArraySpace, Condition, DictSpace, Space, TableSpace, array_space
 from everymode.tables import as_frame, check_finite, column_arrays, condition_space
 
-__all__ = ["as_fitted", "count_of", "encode_condition", "encode_target", "fit_condition", "read_target"]
+__all__ = [
+    "as_fitted",
+    "count_of",
+    "encode_condition",
+    "encode_target",
+    "fit_condition",
+    "read_known",
+    "read_target",
+]
 
 
 def _to_numpy(values: Any) -> Any:
@@ -155,6 +163,53 @@ def encode_target(Y: Any, space: ArraySpace, rows: int) -> Tensor:
         )
     values = values[:, None] if values.ndim == 1 and space.shape == (1,) else values
     return space.encode(space.check(values, "Y"))
+
+
+def read_known(known: Any, space: ArraySpace, rows: int, *, flat: bool) -> np.ndarray:
+    """Return the known values of y beside `rows` rows of X, (rows, *event) in float64; NaN where y is to be drawn.
+
+    Args:
+        known: (rows, *event), or (*event) for all rows alike; or a frame or a mapping with some of Y's columns.
+        space: of y.
+        rows: how many rows X has.
+        flat: whether Y was 1-D.
+
+    Raises:
+        DataError: it has another shape or unknown columns, holds text or infinite values, or leaves nothing to draw.
+    """
+    frame = as_frame(known)
+    if frame is not None or isinstance(known, Mapping):
+        values = _known_columns(dict(known) if frame is None else column_arrays(frame), space, rows)
+    else:
+        values = _numbers(known, "known")
+    values = values[..., None] if flat and values.shape in ((), (rows,)) else values
+    if values.shape not in (space.shape, (rows, *space.shape)):
+        raise DataError(
+            f"known has shape {values.shape}: give {(rows, *space.shape)}, a row for each of X, or {space.shape} for "
+            "all rows alike, with NaN for what is to be drawn."
+        )
+    if np.isinf(values).any():
+        raise DataError(f"known holds {int(np.isinf(values).sum())} infinite value(s): give numbers, or NaN to draw.")
+    if not np.isnan(values).any():
+        raise DataError("known leaves nothing to draw: put NaN where y is to be drawn.")
+    return np.broadcast_to(values, (rows, *space.shape))
+
+
+def _known_columns(columns: Mapping[str, Any], space: ArraySpace, rows: int) -> np.ndarray:
+    if len(space.shape) != 1 or not space.names:
+        raise DataError(
+            f"known names columns, but Y had none in fit: give an array of shape {(rows, *space.shape)} with NaN for "
+            "what is to be drawn."
+        )
+    values = np.full((rows, *space.shape), np.nan)
+    for name, column in columns.items():
+        if str(name) not in space.names:
+            raise DataError(unknown_name("column of known", str(name), space.names))
+        numbers = _numbers(column, f"column {name} of known")
+        if numbers.shape not in ((), (rows,)):
+            raise DataError(f"column {name} of known has shape {numbers.shape}: give one number or {rows}, a row each.")
+        values[:, space.names.index(str(name))] = numbers
+    return values
 
 
 def _refuse_constant(values: np.ndarray, space: ArraySpace) -> None:

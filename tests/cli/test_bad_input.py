@@ -353,6 +353,12 @@ def test_a_category_that_was_never_seen(model, run, refuse):
         (("--given-file", "lacks.csv"), r"Unknown given column 'kind'.* Known: speed"),
         (("--given", "speed=1", "--given", "kind=cat", "--out", "draws.txt"), r"ends in .csv or .parquet"),
         (("--given", "speed=1", "--given", "kind=cat", "-n", 0), r"n=0 is out of range"),
+        (("--given", "speed=1", "--given", "kind=cat", "--known", "x=1"), r"Unknown target column of --known 'x'. .*y"),
+        (("--given", "speed=1", "--given", "kind=cat", "--known", "y=high"), r"--known y=high: give a number"),
+        (("--given", "speed=1", "--given", "kind=cat", "--known", "y"), r"--known 'y': write it as name=value"),
+        (("--given", "speed=1", "--given", "kind=cat", "--known", "y=1"), r"known leaves nothing to draw"),
+        (("--given", "speed=1", "--given", "kind=cat", "--known", "y=inf"), r"known holds 1 infinite value"),
+        (("--given", "speed=1", "--given", "kind=cat", "--temperature", 0), r"temperature=0.0 is out of range"),
     ],
 )
 def test_questions_that_cannot_be_answered(refuse, run, argv, said):

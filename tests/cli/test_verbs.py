@@ -261,6 +261,23 @@ def test_sample_equals_the_model(call, fitted):
     np.testing.assert_allclose([draw["y"] for draw in drawn["draws"]], expected, rtol=1e-12)
 
 
+def test_sample_given_a_part_of_the_target(call, fitted):
+    words = ("sample", fitted["several"], "--given", "x=0.5", "--given", "size=50", "-n", 4, "--json")
+    drawn = call(*words, "--known", "z=0.25").json["draws"]
+    model = em.load(fitted["several"])
+    expected = model.sample(pd.DataFrame({"x": [0.5], "size": [50]}), 4, known=[np.nan, 0.25])[0]
+    np.testing.assert_allclose([[draw["y"], draw["z"]] for draw in drawn], expected, rtol=1e-12)
+    assert all(draw["z"] == 0.25 for draw in drawn)
+
+
+def test_sample_with_a_temperature_and_distinct(call, fitted):
+    question, words = pd.DataFrame({"x": [0.5]}), ("sample", fitted["one"], "--given", "x=0.5", "-n", 4, "--json")
+    model = em.load(fitted["one"])
+    for more, settings in ((("--temperature", 0.5), {"temperature": 0.5}), (("--distinct",), {"distinct": True})):
+        drawn = [draw["y"] for draw in call(*words, *more).json["draws"]]
+        np.testing.assert_allclose(drawn, model.sample(question, 4, **settings)[0], rtol=1e-12)
+
+
 def test_seed_of_the_draws(call, fitted):
     def draws(*more):
         return call("sample", fitted["one"], "--given", "x=0.5", "-n", 3, *more).out

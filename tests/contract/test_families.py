@@ -12,8 +12,10 @@ import torch
 
 import everymode as em
 from everymode import families
+from everymode.control import Control
 from everymode.errors import SettingError, UnsupportedError
 from everymode.families import Abilities, Family, get_family
+from everymode.inpainting import Known
 from everymode.metrics import modes_found, valid_share
 from everymode.randomness import Common, Shard, new_generator
 from everymode.spaces import (
@@ -285,6 +287,32 @@ def test_what_is_declared_is_there_and_nothing_else(case):
             log_prob = family.log_prob(case.y, case.x)
             assert log_prob.shape == (ROWS,)
             assert torch.isfinite(log_prob).all()
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case[2] == "vector"], ids="-".join, indirect=True)
+def test_draws_are_controlled_where_that_is_declared(case):
+    """Draws with a temperature or with known values are finite, follow the generator, and keep what is known."""
+    family, abilities = case.family, case.family.abilities
+    embedding = family.encode(case.x)
+    mask = torch.zeros_like(case.y, dtype=torch.bool)
+    mask[..., 0] = True
+    asked = {
+        "temperature": Control(temperature=0.5),
+        "steered": Control(Known(case.y, mask, resamplings=2)),
+    }
+    for ability, control in asked.items():
+        if getattr(abilities, ability):
+            with torch.inference_mode():
+                draws = [family.controlled(embedding, control, generator=new_generator(seed)) for seed in (0, 0, 1)]
+            assert draws[0].shape == case.y.shape
+            assert torch.isfinite(draws[0]).all()
+            assert torch.equal(draws[0], draws[1])
+            assert not torch.equal(draws[0], draws[2])
+            if ability == "steered":
+                assert torch.equal(draws[0][mask], case.y[mask])
+    if not (abilities.temperature or abilities.steered):
+        with pytest.raises(UnsupportedError, match=f"{case.name!r}"):
+            family.controlled(embedding, asked["temperature"])
 
 
 DENSE = [n for n in NAMES if get_family(n).abilities.density and "vector" in get_family(n).abilities.spaces]

@@ -22,6 +22,11 @@ def command(
     out: Annotated[Path | None, typer.Option(help="A .csv or .parquet file; stdout by default.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file of --out.")] = False,
     seed: Annotated[int | None, typer.Option(help="Of the draws; the run's own by default.")] = None,
+    known: Annotated[
+        list[str] | None, typer.Option(help="A part of the target that is known, column=value; the rest is drawn.")
+    ] = None,
+    temperature: Annotated[float, typer.Option(help="Below 1, draws keep nearer to the likely.")] = 1.0,
+    distinct: Annotated[bool, typer.Option("--distinct", help="Answers that differ, each mode first.")] = False,
     device: Device = "auto",
     json: Json = False,
     quiet: Quiet = False,
@@ -56,7 +61,8 @@ def command(
         questions = questions.astype(codes)
     else:
         questions = _questions(given or [], trained)
-    draws = model.sample(questions, n, random_state=seed).reshape(len(questions) * n, -1)
+    steered = {"known": _known(known, settings["target"]), "temperature": temperature, "distinct": distinct}
+    draws = model.sample(questions, n, random_state=seed, **steered).reshape(len(questions) * n, -1)
     answered = questions.loc[questions.index.repeat(n)].reset_index(drop=True)
     answered.insert(0, "row", np.repeat(np.arange(len(questions)), n))
     answered.insert(1, "draw", np.tile(np.arange(n), len(questions)))
@@ -79,6 +85,22 @@ def _holds_text(column: Any) -> bool:
     from pandas.api.types import is_numeric_dtype
 
     return not is_numeric_dtype(column)  # truth values count as numbers
+
+
+def _known(known: list[str] | None, targets: list[str]) -> list[float] | None:
+    """Return the values of the targets, NaN where one is to be drawn."""
+    from everymode.cli.options import parse_settings
+    from everymode.errors import DataError, unknown_name
+
+    if not known:
+        return None
+    values = parse_settings(known, "--known")
+    for name, value in values.items():
+        if name not in targets:
+            raise DataError(unknown_name("target column of --known", name, targets))
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise DataError(f"--known {name}={value}: give a number.")
+    return [float(values.get(name, "nan")) for name in targets]
 
 
 def _questions(given: list[str], trained: pd.DataFrame) -> pd.DataFrame:

@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from everymode.control import Control
 from everymode.errors import SettingError, UnsupportedError, unknown_name
 from everymode.networks import NetworkFactory, default_for, encoder_for
 from everymode.randomness import Source, seeded
@@ -42,6 +43,8 @@ class Abilities:
         density: whether it has `log_prob`.
         velocity: whether it has `velocity(y_t, t, x)`.
         trajectory: whether it has `trajectory(x, times)`.
+        temperature: whether `controlled` takes a temperature.
+        steered: whether `controlled` takes values of y that are known, and guides.
         why_not: a sentence for a kind of y that it does not model.
     """
 
@@ -53,6 +56,8 @@ class Abilities:
     density: bool = False
     velocity: bool = False
     trajectory: bool = False
+    temperature: bool = False
+    steered: bool = False
     why_not: str = ""
 
 
@@ -275,6 +280,16 @@ class Family(nn.Module):
         """What `learn_from` was given."""
         return self._teachers[0]
 
+    def settle(self, x: Condition, *, seed: int) -> None:
+        """Look at the trained model once, before its first draw: how it had better be drawn from.
+
+        What is found goes into buffers.
+
+        Args:
+            x: conditions that were not trained on, where some were held out, rows first, standardised.
+            seed: of whatever is random in it.
+        """
+
     # Sampling ------------------------------------------------------------------------------------------------------
 
     @property
@@ -310,6 +325,10 @@ class Family(nn.Module):
         """Return log p(y | x) and its standard error, (batch,) each, in nats; 0 where the density is in closed form."""
         log_prob = self.log_prob(y, x)
         return log_prob, torch.zeros_like(log_prob)
+
+    def controlled(self, embedding: Any, control: Control, *, generator: Source = None) -> Tensor:
+        """Return one draw a row of `embedding`, (batch, *event), as `control` says; see `abilities`."""
+        raise UnsupportedError(f"the draws of family {self.name!r} cannot be controlled.")
 
     def velocity(self, y_t: Tensor, t: Tensor, x: Condition) -> Tensor:
         """Return dy/dt at (y_t, t), (batch, *event)."""

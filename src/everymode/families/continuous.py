@@ -6,29 +6,53 @@ is what `solvers.density` computes along the way back.
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import torch
+from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor, nn
 
-from everymode.errors import SettingError, check_number
+from everymode import temperature as tempering
+from everymode.control import Control
+from everymode.errors import SettingError, check_choice, check_number
 from everymode.families.base import Family, copied, outside_inference, times_like
 from everymode.guidance import classifier_free, hide
 from everymode.networks import NetworkFactory, sizes_for
 from everymode.paths import Path
-from everymode.randomness import Source, normal, uniform
-from everymode.solvers import SAMPLERS, SOLVERS, SPACINGS, Sampler, Tableau, get_solver, integrate, last
+from everymode.randomness import Source, new_generator, normal, uniform
+from everymode.solvers import (
+    SAMPLERS,
+    SOLVERS,
+    SPACINGS,
+    Sampler,
+    Tableau,
+    get_method,
+    get_sampler,
+    get_solver,
+    integrate,
+    karras_grid,
+    last,
+)
+from everymode.solvers.choice import AUTO, CHOSEN_FROM, FOUND, KNOTS, Choice, choose, found_times
 from everymode.solvers.density import log_density, vector_passes
-from everymode.spaces import ArraySpace, Condition, Space, count_rows, take_rows
+from everymode.spaces import ArraySpace, Condition, Space, count_rows, repeat_rows, take_rows
 
 __all__ = ["Continuous", "carried", "velocity_on"]
 
+_ASKED, _DRAWS = 64, 32  # x, and draws of each, that a solver is chosen on
+_MOST = 128  # evaluations of a chosen solver
+_GRIDS = (FOUND, *SPACINGS)
 _AT_ONCE = 1 << 16  # values times vectors of a Jacobian: memory stays bounded
 
 
 class Continuous(Family):
     """A family with a velocity on a path."""
+
+    chosen: Tensor
+    grid: Tensor
 
     method_setting: ClassVar[str] = "solver"
     methods: ClassVar[tuple[str, ...]] = tuple(dict.fromkeys((*SOLVERS, *SAMPLERS)))
@@ -51,20 +75,95 @@ class Continuous(Family):
         t = times_like(t, y_t)
         return self._path.convert(self.field(y_t, t, embedding), y_t, t, given="velocity", wanted="data")
 
+    # Solving -------------------------------------------------------------------------------------------------------
+
+    def _solve(self, method: str | Tableau, spacing: str, steps: int, tolerance: float) -> None:
+        """Check and keep the settings of how draws are made."""
+        if method != AUTO:
+            get_method(method, prefer=self.method_setting)  # refuses what it does not know
+        setattr(self, self.method_setting, method)
+        self.spacing = check_choice("spacing", spacing, (AUTO, FOUND, *SPACINGS))
+        self.steps = check_number("steps", steps, 1, 100_000, integer=True)
+        self.tolerance = check_number("tolerance", tolerance, 0.0, exclusive_low=True)
+
+    @property
+    def _measured(self) -> bool:
+        """Whether anything of how draws are made is found by measurement."""
+        return getattr(self, self.method_setting) == AUTO or self.spacing == FOUND
+
+    @property
+    def choice(self) -> Choice | None:
+        """What was chosen where the method is 'auto'; None where it is not, or before the model is trained."""
+        if getattr(self, self.method_setting) != AUTO or not hasattr(self, "chosen") or not self.chosen[2]:
+            return None
+        method, spacing, steps, error = self.chosen.tolist()
+        return Choice(CHOSEN_FROM[int(method)], _GRIDS[int(spacing)], int(steps), error)
+
+    @property
+    def _how(self) -> tuple[Tableau | Sampler, str, int]:
+        """Method, spacing and steps of a draw."""
+        name: str | Tableau = getattr(self, self.method_setting)
+        if name == AUTO:
+            choice = self.choice or Choice("midpoint", "uniform", 16, math.inf)
+            return get_method(choice.method, prefer="solver"), choice.spacing, choice.steps
+        method = get_method(name, prefer=self.method_setting)
+        if self.spacing != AUTO:
+            return method, self.spacing, self.steps
+        return method, "uniform" if isinstance(method, Tableau) else "karras", self.steps
+
     @property
     def _method(self) -> Tableau | Sampler:
         """How a draw is made."""
-        raise NotImplementedError
+        return self._how[0]
 
     @property
     def _times(self) -> Tensor:
         """The times of a draw, (steps + 1,)."""
-        raise NotImplementedError
+        _, spacing, steps = self._how
+        return found_times(self.grid, steps) if spacing == FOUND else SPACINGS[spacing](self._path, steps)
+
+    @property
+    def nfe(self) -> int:
+        """Network evaluations for one draw."""
+        method, _, steps = self._how
+        return method.evaluations(steps) * self._calls
+
+    def settle(self, x: Condition, *, seed: int) -> None:
+        """Choose the method, or find the grid, on fresh noise for some of the x, where they are to be measured."""
+        if not self._measured:
+            return
+        asked = take_rows(x, slice(0, _ASKED))
+        with torch.no_grad():
+            embedding = repeat_rows(self.encode(asked), _DRAWS)
+            rows, like = self._rows(embedding)
+            noise = normal((rows, *self.event), new_generator(seed, like.device), like=like)
+            choice, grid = choose(
+                self._path.prior_scale * noise,
+                self._guided(self.field, embedding),
+                lambda method, times: last(self._followed(method, self._path.prior_scale * noise, times, embedding)),
+                self._path,
+                tolerance=self.tolerance,
+                most=_MOST if getattr(self, self.method_setting) == AUTO else 1,
+            )
+        self.grid.copy_(grid)
+        found = [CHOSEN_FROM.index(choice.method), _GRIDS.index(choice.spacing), choice.steps, choice.error]
+        self.chosen.copy_(torch.tensor(found))
+        if self.choice is not None and choice.error > self.tolerance:
+            warnings.warn(
+                f"no solver of up to {_MOST} evaluations is within tolerance={self.tolerance:g} of the exact draws: "
+                f"the best, {choice.method} in {self.nfe}, is {choice.error:.2g} away and is taken. Ask for less.",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
 
     def _states(self, embedding: Any, times: Tensor, generator: Source) -> Iterator[tuple[float, Tensor]]:
         rows, like = self._rows(embedding)
         start = self._path.prior_scale * normal((rows, *self.event), generator, like=like)
-        method = self._method
+        return self._followed(self._method, start, times, embedding, generator)
+
+    def _followed(
+        self, method: Tableau | Sampler, start: Tensor, times: Tensor, embedding: Any, generator: Source = None
+    ) -> Iterator[tuple[float, Tensor]]:
         if isinstance(method, Tableau):
             return integrate(self._guided(self.field, embedding), start, times, method)
         return method.states(self._guided(self.data, embedding), start, times, self._path, generator=generator)
@@ -74,12 +173,17 @@ class Continuous(Family):
     def _guide(self, drop: float, guidance: float) -> None:
         """Check and keep the settings of guidance."""
         self.drop = check_number("drop", drop, 0.0, 1.0)
-        self.guidance = check_number("guidance", guidance, 0.0)
-        if guidance != 1 and not drop:
+        self.guidance = self._weight(guidance)
+
+    def _weight(self, guidance: float) -> float:
+        """Return a weight of classifier-free guidance, if the family can be guided so."""
+        check_number("guidance", guidance, 0.0)
+        if guidance != 1 and not self.drop:
             raise SettingError(
                 f"guidance={guidance} asks what the model says without x, which it learns only if x is hidden now and "
                 "then: train with drop=0.1, say."
             )
+        return guidance
 
     @property
     def _calls(self) -> int:
@@ -97,6 +201,9 @@ class Continuous(Family):
     ) -> None:
         """Make `encoder` and `network`, and where x is hidden now and then what stands in its place."""
         super().assemble(y_space, x_space, width=width, depth=depth, network=network)
+        if self._measured:
+            self.register_buffer("chosen", torch.zeros(4))  # method, grid, steps, error
+            self.register_buffer("grid", torch.linspace(0, 1, KNOTS))
         if self.drop:
             self.nothing = nn.Parameter(torch.zeros(sizes_for(y_space, width, depth)[0]))
 
@@ -107,13 +214,39 @@ class Continuous(Family):
         return hide(embedding, self.nothing, uniform((len(embedding),), generator, like=self.nothing), self.drop)
 
     def _guided(self, predict: Callable[[Tensor, Any, Any], Tensor], embedding: Any) -> Callable[[Tensor, Any], Tensor]:
-        if self.guidance == 1:
+        return self._leaning(predict, embedding, self.guidance)
+
+    def _leaning(
+        self, predict: Callable[[Tensor, Any, Any], Tensor], embedding: Any, weight: float
+    ) -> Callable[[Tensor, Any], Tensor]:
+        if weight == 1:
             return lambda y, t: predict(y, t, embedding)
-        return classifier_free(predict, embedding, self.nothing, self.guidance)
+        return classifier_free(predict, embedding, self.nothing, weight)
+
+    def predictor(self, embedding: Any, *, guidance: float | None = None) -> Callable[[Tensor, Tensor], Tensor]:
+        """Return E[y | y_t, x] as a function of (y_t, t), with classifier-free guidance of another weight if given.
+
+        Raises:
+            SettingError: there is to be guidance, and x was never hidden in training.
+        """
+        weight = self.guidance if guidance is None else self._weight(guidance)
+        return self._leaning(self.data, embedding, weight)
 
     def draw(self, embedding: Any, *, generator: Source = None) -> Tensor:
         """Return one draw a row, (batch, *event): from noise, step by step."""
         return last(self._states(embedding, self._times, generator))
+
+    def controlled(self, embedding: Any, control: Control, *, generator: Source = None) -> Tensor:
+        """Return one draw a row, (batch, *event), steered by `control`."""
+        with outside_inference():
+            embedding = copied(embedding)
+            rows, like = self._rows(embedding)
+            start = self._path.prior_scale * normal((rows, *self.event), generator, like=like)
+            predict, path = self.predictor(embedding, guidance=control.guidance), self._path
+            if control.temperature == 1:
+                return control.draw(predict, start, self._times, path, self._method, generator)
+            times = karras_grid(path, tempering.STEPS)
+            return control.draw(predict, start, times, path, get_sampler("ddpm"), generator)
 
     def velocity(self, y_t: Tensor, t: Tensor, x: Condition) -> Tensor:
         """Return dy/dt at (y_t, t), (batch, *event)."""

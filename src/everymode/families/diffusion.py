@@ -54,13 +54,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from everymode.errors import check_bool, check_choice, check_number
+from everymode.errors import check_bool, check_choice
 from everymode.families.base import Abilities, mean_over_event, times_like
 from everymode.families.continuous import Continuous
 from everymode.families.times import TIME_SAMPLING, density_of_log_ratio, draw_times, resolved
 from everymode.paths import Path, get_path, path_settings
 from everymode.randomness import Source, normal
-from everymode.solvers import SPACINGS, Sampler, Tableau, get_method
 from everymode.spaces import Condition
 
 __all__ = ["Diffusion"]
@@ -83,7 +82,8 @@ class Diffusion(Continuous):
             that alone), or 'auto': 'sharp' for up to 16 values, else 'logit_normal'.
         sampler: 'dpm_solver_2m', 'dpm_solver_3m', 'unipc', 'ddim', 'heun' (EDM's), all deterministic, or 'ddpm'
             (ancestral); or a method for the velocity: 'euler', 'midpoint', 'rk4'.
-        spacing: of the sampler's times: 'karras' (even in (sigma / alpha)^(1/7)) or 'uniform' in t.
+        spacing: of the sampler's times: 'karras' (even in (sigma / alpha)^(1/7)), 'uniform' in t, 'logit_normal'
+            (quantiles), or 'found' (where the trained flow turns).
         drop: share of the rows whose x is hidden in training; guidance needs some, .1 say.
         guidance: weight of classifier-free guidance; 1 is none, and above it draws lean on x and cover less. Densities
             are those without it.
@@ -93,7 +93,9 @@ class Diffusion(Continuous):
 
     name: ClassVar[str] = "diffusion"
     method_setting: ClassVar[str] = "sampler"
-    abilities: ClassVar[Abilities] = Abilities(density=True, velocity=True, trajectory=True)
+    abilities: ClassVar[Abilities] = Abilities(
+        density=True, velocity=True, trajectory=True, temperature=True, steered=True
+    )
 
     def __init__(
         self,
@@ -108,6 +110,7 @@ class Diffusion(Continuous):
         drop: float = 0.0,
         guidance: float = 1.0,
         steps: int = 24,
+        tolerance: float = 0.05,
     ) -> None:
         super().__init__()
         self.path = path
@@ -116,9 +119,7 @@ class Diffusion(Continuous):
         self.weighting = check_choice("weighting", weighting, WEIGHTINGS)
         self.precondition = check_bool("precondition", precondition)
         self.time_sampling = check_choice("time_sampling", time_sampling, TIME_SAMPLING)
-        self.sampler = check_choice("sampler", sampler, self.methods)
-        self.spacing = check_choice("spacing", spacing, SPACINGS)
-        self.steps = check_number("steps", steps, 1, 100_000, integer=True)
+        self._solve(sampler, spacing, steps, tolerance)
         self._guide(drop, guidance)
 
     @property
@@ -133,19 +134,6 @@ class Diffusion(Continuous):
     def settings(self) -> dict[str, Any]:
         """Return the settings, JSON-ready."""
         return {**self.get_params(), "path": path_settings(self._path)}
-
-    @property
-    def _method(self) -> Tableau | Sampler:
-        return get_method(self.sampler, prefer="sampler")
-
-    @property
-    def _times(self) -> Tensor:
-        return SPACINGS[self.spacing](self._path, self.steps)
-
-    @property
-    def nfe(self) -> int:
-        """Network evaluations for one draw."""
-        return self._method.evaluations(self.steps) * self._calls
 
     def weight(self, t: Tensor, like: Tensor) -> Tensor:
         """Return the weight of the squared error of what the network predicts at `t` (batch,), shaped for `like`."""

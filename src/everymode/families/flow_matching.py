@@ -26,14 +26,14 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from everymode.couplings import Coupling, OptimalTransport, get_coupling
-from everymode.errors import SettingError, check_bool, check_choice, check_number
+from everymode.errors import SettingError, check_bool, check_choice
 from everymode.families.base import Abilities, mean_over_event, times_like
 from everymode.families.continuous import Continuous
 from everymode.families.times import TIME_SAMPLING, draw_times
 from everymode.networks import NetworkFactory
 from everymode.paths import Path, get_path, path_settings
 from everymode.randomness import Source, normal
-from everymode.solvers import SPACINGS, Sampler, Tableau, get_method
+from everymode.solvers import Tableau
 from everymode.spaces import ArraySpace, Condition, Space
 
 __all__ = ["FlowMatching"]
@@ -50,15 +50,21 @@ class FlowMatching(Continuous):
             that alone), or 'auto': 'sharp' for up to 16 values, else 'logit_normal'.
         precondition: whether the network predicts the scaled remainder of the best linear velocity, or the velocity.
         solver: for the velocity 'euler', 'midpoint', 'heun', 'rk4', or a tableau; by the data that the velocity tells
-            'ddim', 'dpm_solver_2m', 'dpm_solver_3m', 'unipc', or 'ddpm', which draws along the SDE of the same law.
+            'ddim', 'dpm_solver_2m', 'dpm_solver_3m', 'unipc', or 'ddpm', which draws along the SDE of the same law; or
+            'auto', the cheapest whose draws are exact within `tolerance`, chosen on held-out x after training.
         drop: share of the rows whose x is hidden in training; guidance needs some, .1 say.
         guidance: weight of classifier-free guidance; 1 is none, and above it draws lean on x and cover less. Densities
             are those without it.
+        spacing: of the times of a draw: 'uniform', 'karras', 'logit_normal' (quantiles), 'found' (where the trained
+            flow turns), or 'auto': 'uniform' for solvers, 'karras' for the others.
         steps: number of solver steps for a draw; NFE = steps times the solver's stages, and steps for the others.
+        tolerance: of 'auto': mean distance of a draw to the exact one of its noise, in standard deviations of y.
     """
 
     name: ClassVar[str] = "flow_matching"
-    abilities: ClassVar[Abilities] = Abilities(density=True, velocity=True, trajectory=True)
+    abilities: ClassVar[Abilities] = Abilities(
+        density=True, velocity=True, trajectory=True, temperature=True, steered=True
+    )
 
     def __init__(
         self,
@@ -70,16 +76,17 @@ class FlowMatching(Continuous):
         solver: str | Tableau = "midpoint",
         drop: float = 0.0,
         guidance: float = 1.0,
+        spacing: str = "auto",
         steps: int = 16,
+        tolerance: float = 0.05,
     ) -> None:
         super().__init__()
-        self.path, self.coupling, self.solver = path, coupling, solver
-        get_path(path)  # each of the three refuses what it does not know
+        self.path, self.coupling = path, coupling
+        get_path(path)  # each of the two refuses what it does not know
         get_coupling(coupling)
-        get_method(solver, prefer="solver")
         self.time_sampling = check_choice("time_sampling", time_sampling, TIME_SAMPLING)
         self.precondition = check_bool("precondition", precondition)
-        self.steps = check_number("steps", steps, 1, 100_000, integer=True)
+        self._solve(solver, spacing, steps, tolerance)
         self._guide(drop, guidance)
 
     @property
@@ -110,21 +117,8 @@ class FlowMatching(Continuous):
             **self.get_params(),
             "path": path_settings(self._path),
             "coupling": get_coupling(self.coupling).name,
-            "solver": self._method.name,
+            "solver": getattr(self.solver, "name", self.solver),
         }
-
-    @property
-    def _method(self) -> Tableau | Sampler:
-        return get_method(self.solver, prefer="solver")
-
-    @property
-    def _times(self) -> Tensor:
-        return SPACINGS["uniform" if isinstance(self._method, Tableau) else "karras"](self._path, self.steps)
-
-    @property
-    def nfe(self) -> int:
-        """Network evaluations for one draw."""
-        return self._method.evaluations(self.steps) * self._calls
 
     def loss(self, y: Tensor, x: Condition, *, generator: Source = None) -> Tensor:
         """Return the squared error of the (scaled) velocity of each row, averaged over the event, (batch,)."""

@@ -36,7 +36,7 @@ class Gaussian(MDN):
     """
 
     name: ClassVar[str] = "gaussian"
-    abilities: ClassVar[Abilities] = Abilities(modes=False, density=True, own_network=False)
+    abilities: ClassVar[Abilities] = Abilities(modes=False, density=True, own_network=False, temperature=True)
 
     def __init__(self, *, covariance: str = "auto", least_scale: float = 1e-3) -> None:
         super().__init__(components=1, covariance=covariance, least_scale=least_scale)

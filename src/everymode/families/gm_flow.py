@@ -65,6 +65,7 @@ class GMFlow(Continuous):
     methods: ClassVar[tuple[str, ...]] = ("mixture", *Continuous.methods)
     drop: float = 0.0
     guidance: float = 1.0
+    spacing: str = "auto"
 
     logits: Tensor  # (components,); this and what follows is the mixture at the start
     means: Tensor  # (components, *event)

@@ -37,12 +37,14 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
+from everymode.control import Control
 from everymode.errors import SettingError, check_choice, check_number
 from everymode.families.base import Abilities, Family, Part
 from everymode.families.flat import flat_condition
 from everymode.networks import NetworkFactory
 from everymode.randomness import Source, categorical, mix, normal
 from everymode.spaces import ArraySpace, Condition, Space
+from everymode.temperature import resampled
 
 __all__ = ["GMM"]
 
@@ -69,6 +71,7 @@ class GMM(Family):
         gradient=False,
         own_network=False,
         density=True,
+        temperature=True,
         why_not="Its covariances grow with the square of the number of values: take flow_matching or diffusion.",
     )
     sized_by_data: ClassVar[tuple[str, ...]] = (
@@ -209,20 +212,39 @@ class GMM(Family):
 
     def draw(self, embedding: Any, *, generator: Source = None) -> Tensor:
         """Return one draw a row, (batch, d): a component, then a normal."""
+        return self._draw(embedding, self.y_factors, generator).float()
+
+    def _draw(self, embedding: Any, factors: Tensor, generator: Source) -> Tensor:
         chosen = categorical(embedding["log_weights"], generator)
         means = embedding["means"]
         draws = means.gather(1, chosen[:, None, None].expand(-1, 1, means.shape[2]))[:, 0]
         noise = normal(tuple(draws.shape), generator, like=draws)
-        for k, factor in enumerate(self.y_factors):
+        for k, factor in enumerate(factors):
             rows = (chosen == k).nonzero()[:, 0]
             draws = draws.index_add(0, rows, noise[rows] @ factor.T)
-        return draws.float()
+        return draws
+
+    def controlled(self, embedding: Any, control: Control, *, generator: Source = None) -> Tensor:
+        """Return one draw a row of the mixtures to the power 1 / temperature, (batch, d)."""
+        temperature = control.temperature
+        log_scales = self.y_factors.diagonal(dim1=1, dim2=2).log().sum(dim=1)
+        log_weights = embedding["log_weights"] / temperature + (1 - 1 / temperature) * log_scales
+        other = {**embedding, "log_weights": log_weights.log_softmax(dim=1)}
+        factors = math.sqrt(temperature) * self.y_factors
+
+        def candidate() -> tuple[Tensor, Tensor]:  # components that overlap share a power: weights mend that
+            y = self._draw(other, factors, generator)
+            return y, self._log_prob(y, embedding, self.y_factors) / temperature - self._log_prob(y, other, factors)
+
+        return resampled(candidate, generator).float()
 
     def log_prob(self, y: Tensor, x: Condition) -> Tensor:
         """Return log p(y | x) of standardised y, (batch,), in nats."""
-        embedding = self.encode(x)
-        each = _log_normal(y.double()[:, None, :] - embedding["means"], self.y_factors)
-        return (embedding["log_weights"] + each).logsumexp(dim=1).float()
+        return self._log_prob(y.double(), self.encode(x), self.y_factors).float()
+
+    def _log_prob(self, y: Tensor, embedding: Any, factors: Tensor) -> Tensor:
+        each = _log_normal(y[:, None, :] - embedding["means"], factors)
+        return (embedding["log_weights"] + each).logsumexp(dim=1)
 
 
 def _fit(

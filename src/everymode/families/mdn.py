@@ -43,12 +43,14 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from torch import Tensor, nn
 
+from everymode.control import Control
 from everymode.errors import SettingError, check_choice, check_number
 from everymode.families.base import Abilities, Family
 from everymode.networks import NetworkFactory, default_for
 from everymode.networks.mlp import small_init
 from everymode.randomness import Source, categorical, normal
 from everymode.spaces import FEW_VALUES, ArraySpace, Condition, Space
+from everymode.temperature import resampled
 
 __all__ = ["MDN"]
 
@@ -74,7 +76,7 @@ class MDN(Family):
     """
 
     name: ClassVar[str] = "mdn"
-    abilities: ClassVar[Abilities] = Abilities(density=True, own_network=False)
+    abilities: ClassVar[Abilities] = Abilities(density=True, own_network=False, temperature=True)
 
     logits: Tensor  # (components,); this and what follows is the mixture at the start
     means: Tensor  # (components, *event)
@@ -159,7 +161,9 @@ class MDN(Family):
 
     def log_prob(self, y: Tensor, x: Condition) -> Tensor:
         """Return log p(y | x) of standardised y, (batch,), in nats."""
-        mixture = self.encode(x)
+        return self._log_prob(y, self.encode(x))
+
+    def _log_prob(self, y: Tensor, mixture: dict[str, Tensor]) -> Tensor:
         away = y.flatten(1)[:, None] - mixture["means"]  # (batch, k, d)
         if "factors" in mixture:
             away = away + (below_diagonal(mixture["factors"], away.shape[-1]) @ away[..., None])[..., 0]
@@ -182,6 +186,21 @@ class MDN(Family):
             # the solver takes the diagonal for ones
             away = torch.linalg.solve_triangular(factor, away[..., None], upper=False, unitriangular=True)[..., 0]
         return (mean + away).unflatten(1, self.event)
+
+    def controlled(self, embedding: Any, control: Control, *, generator: Source = None) -> Tensor:
+        """Return one draw a row of the mixtures to the power 1 / temperature, (batch, *event)."""
+        temperature, log_scales = control.temperature, embedding["scales"].log().sum(dim=-1)
+        log_weights = embedding["log_weights"] / temperature + (1 - 1 / temperature) * log_scales
+        other = {"log_weights": log_weights.log_softmax(dim=1), "scales": math.sqrt(temperature) * embedding["scales"]}
+        other = {**embedding, **other}
+        if self.components == 1:
+            return self.draw(other, generator=generator)
+
+        def candidate() -> tuple[Tensor, Tensor]:  # components that overlap share a power: weights mend that
+            y = self.draw(other, generator=generator)
+            return y, self._log_prob(y, embedding) / temperature - self._log_prob(y, other)
+
+        return resampled(candidate, generator)
 
 
 def below_diagonal(entries: Tensor, size: int) -> Tensor:

@@ -33,11 +33,13 @@ from torch import Tensor, nn
 from zuko.flows import MAF
 from zuko.transforms import MonotonicAffineTransform, MonotonicRQSTransform
 
+from everymode.control import Control
 from everymode.errors import check_choice, check_number
 from everymode.families.base import Abilities, Family
 from everymode.networks import NetworkFactory, encoder_for, sizes_for
 from everymode.randomness import Source, normal
 from everymode.spaces import ArraySpace, Condition, Space
+from everymode.temperature import resampled
 
 __all__ = ["NormalizingFlow"]
 
@@ -75,6 +77,7 @@ class NormalizingFlow(Family):
         spaces=("vector",),
         own_network=False,
         density=True,
+        temperature=True,
         why_not=(
             "Coordinates are drawn one after another, by layers that know nothing of neighbours in time or space: use "
             "flow_matching."
@@ -135,6 +138,18 @@ class NormalizingFlow(Family):
         rows, like = self._rows(embedding)
         noise = normal((rows, *self.event), generator, like=like)
         return self.network(embedding).transform.inv(noise)
+
+    def controlled(self, embedding: Any, control: Control, *, generator: Source = None) -> Tensor:
+        """Return one draw a row of p^(1 / temperature), (batch, d): the map of wider or narrower noise, reweighted."""
+        (rows, like), temperature = self._rows(embedding), control.temperature
+        back = self.network(embedding).transform.inv
+
+        def candidate() -> tuple[Tensor, Tensor]:
+            noise = math.sqrt(temperature) * normal((rows, *self.event), generator, like=like)
+            y, log_slope = back.call_and_ladj(noise)
+            return y, (1 - 1 / temperature) * log_slope
+
+        return resampled(candidate, generator)
 
 
 class Affine(MonotonicAffineTransform):

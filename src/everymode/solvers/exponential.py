@@ -91,6 +91,7 @@ def karras_grid(path: Path, steps: int, *, noisiest: float = 10.0, cleanest: flo
 SPACINGS: dict[str, Callable[[Path, int], Tensor]] = {
     "karras": karras_grid,
     "uniform": lambda path, steps: time_grid(steps),
+    "logit_normal": lambda path, steps: torch.special.ndtri(time_grid(steps)).sigmoid(),
 }
 
 
