@@ -5,7 +5,8 @@
 A flow is trained on 10,000 rows of each problem, and every other family from scratch on the same rows, and those that
 can learn more from a teacher than its draws also from that flow; each with a network of the same width and as long.
 Judged by the share of valid draws, the modes found and the speed of drawing, against the flow by 50 midpoint steps on
-the same x. Finished fits are kept in the folder. Writes benchmarks/results/few_steps.json.
+the same x. Finished fits are kept in the folder. Then one flow is measured by every solver and number of evaluations.
+Writes benchmarks/results/few_steps.json and docs/images/steps.png.
 """
 
 from __future__ import annotations
@@ -18,14 +19,18 @@ import torch
 from joblib import Parallel, delayed
 
 import everymode as em
+from everymode import plots
 from everymode.curve import StepsPoint, steps_curve
 from everymode.distillation import distill
 from everymode.estimator import OneToManyRegressor, load
+from everymode.plots.style import house
 from peers import write
 
 PROBLEMS = ("fork", "sine_fold", "grid", "inverse_kinematics")
+CURVE = "sine_fold"
 SCRATCH = ("gm_flow", "drifting", "mean_flow", "shortcut", "consistency", "reflow")
 TAUGHT = ("mean_flow", "shortcut", "consistency", "reflow")
+IMAGES = Path(__file__).parents[1] / "docs" / "images"
 TEACHER, ROWS, WIDTH, ASKED, DRAWS = "flow_matching", 10_000, 128, 40, 500
 
 
@@ -113,8 +118,14 @@ def main() -> None:
     }
     for name, held in checks.items():
         print("met   " if held else "MISSED", name)
+    curve = steps_curve(
+        fitted(CURVE, TEACHER, False, asked), em.problems.get(CURVE), rows=ASKED, draws=DRAWS, seed=1000
+    )
+    with house():
+        plots.draw("steps", curve).savefig(IMAGES / "steps.png", dpi=100)
+    print(curve)
     settings = {"seconds": asked.seconds, "seed": asked.seed, "rows": ROWS, "width": WIDTH, "x": ASKED, "draws": DRAWS}
-    write("few_steps", {**settings, "checks": checks, "rows": rows})
+    write("few_steps", {**settings, "checks": checks, "rows": rows, "curve": curve.to_dict()})
 
 
 if __name__ == "__main__":

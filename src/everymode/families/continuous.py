@@ -302,7 +302,7 @@ def velocity_on(path: Path, family: Continuous, y_t: Tensor, t: Tensor, embeddin
     return da * data + ds * noise
 
 
-def carried(family: Continuous, noise: Tensor, embedding: Any, *, steps: int = 16) -> Tensor:
+def carried(family: Continuous, noise: Tensor, embedding: Any, *, steps: int = 10) -> Tensor:
     """Return where the flow of a family takes unit noise (batch, *event) in `steps` Heun steps, (batch, *event)."""
     times = SPACINGS["karras" if family._path.prior_scale > 1 else "uniform"](family._path, steps)
     start = family._path.prior_scale * noise

@@ -34,7 +34,7 @@ from everymode.spaces import ArraySpace, Condition, Space, count_rows, place, ta
 
 __all__ = ["Reflow"]
 
-_PAIRS, _PAIRS_A_ROW = 50_000, 20  # that a round is trained on, at most; at least one a row
+_PAIRS, _PAIRS_A_ROW = 20_000, 20  # that a round is trained on, at most; at least one a row
 _VALUES = 4_000_000  # of y in all pairs, at most
 _AT_ONCE = 4096
 _STEEPNESS = 4.0  # of the density of times: cosh(4 (t - 1/2))
