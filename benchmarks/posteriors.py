@@ -3,8 +3,8 @@
 Three tasks of Lueckmann et al., with simulators written from the paper's formulas. Every method learns from the same
 simulations, on one thread, and draws from the posteriors of ten observations. The draws are compared with those of the
 reference by two C2STs of five folds, on 2,000 draws a side, in standard deviations of the reference: a multilayer
-perceptron with two layers of ten units a parameter, as the paper has it, and a random forest of 100 trees. .5 is
-perfect.
+perceptron with two layers of ten units a parameter, as the paper has it but for 100 epochs at most, and a random forest
+of 100 trees. .5 is perfect.
 
 Ours is one recipe for all tasks: members of one family, which differ in seed and in the rows they hold out, and share
 the draws. What it is told of a task besides the simulations is the box of the prior: it learns each parameter where
@@ -24,8 +24,8 @@ The peer needs an environment of its own, and everymode goes into it:
 
 The data are in the folder EVERYMODE_DATA, by default `shared/data` beside the checkout. What is done is kept in
 `runs/posteriors` and not done again; `--tasks`, `--simulations` and `--methods` choose what to do, and the result holds
-all that is there. After a change of the recipe, remove what it made. `--judge 0` leaves the judging to a later call, and
-`--check 0` the check.
+all that is there. After a change of the recipe, remove what it made. `--judge 0` leaves the C2STs to a later call, and
+`--check 0` the check of the simulators.
 
 References:
     Benchmarking simulation-based inference (Lueckmann et al., 2021), https://arxiv.org/abs/2101.04653
@@ -324,6 +324,7 @@ def gathered(seed: int) -> dict[str, Any]:
         "recipe": {key: str(value) for key, value in RECIPE.items()},
         "members": MEMBERS,
         "points": POINTS,
+        "perceptron_epochs": EPOCHS,
         "timed_draws": TIMED,
         "versions": {name: version(name) for name in ("sbi", "scikit-learn", "numpy")},
         "tasks": tasks,
