@@ -320,6 +320,19 @@ def test_max_seconds_bounds_the_time():
     assert np.isfinite(model.sample(x[:5], 2)).all()
 
 
+def test_weight_decay():
+    """A strong one leaves smaller weights; None is the default of the training."""
+    x, y = normal(60, 8), normal(60, seed=1)
+    usual = {"steps": 200, "learning_rate": 0.01, "early_stopping": False}
+
+    def size(weight_decay):
+        family = tiny("mse", weight_decay=weight_decay, **usual).fit(x, y).family_
+        return sum(float(p.detach().square().sum()) for p in family.parameters())
+
+    assert size(None) == size(1e-4)
+    assert size(1.0) < 0.5 * size(None)
+
+
 def test_early_stopping():
     """Forty rows of noise can be learned by heart; the held-out rows notice, and the best weights are kept."""
     x, y = normal(60, 8), normal(60, seed=1)

@@ -60,6 +60,7 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
         steps: optimiser steps, at most.
         batch_size: rows a step.
         learning_rate: the peak; it is warmed up, then falls along a cosine. Follows from the width if None.
+        weight_decay: AdamW's, 1e-4 if None; on few rows with more to tell than they show, .1 overfits later.
         validation_fraction: share of the rows held out to watch the run; used from 50 rows on.
         early_stopping: whether the held-out rows may end the run and choose its best weights.
         patience: looks without improvement after which they do.
@@ -98,6 +99,7 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
         steps: int | None = None,
         batch_size: int | None = None,
         learning_rate: float | None = None,
+        weight_decay: float | None = None,
         validation_fraction: float = 0.1,
         early_stopping: bool = True,
         patience: int = 10,
@@ -114,6 +116,7 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
         self.steps = steps
         self.batch_size = batch_size
         self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
         self.validation_fraction = validation_fraction
         self.early_stopping = early_stopping
         self.patience = patience
@@ -184,6 +187,7 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
             steps=self.steps,
             batch_size=self.batch_size,
             learning_rate=usual_rate if self.learning_rate is None else self.learning_rate,
+            weight_decay=self.weight_decay,
             patience=self.patience,
             max_seconds=self.max_seconds,
             precision=self.precision,

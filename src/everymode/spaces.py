@@ -65,12 +65,16 @@ def _take(values: Tensor, index: Tensor | slice) -> Tensor:
 
 
 def repeat_rows(x: Condition, n: int) -> Condition:
-    """Return every row of x `n` times, copies side by side."""
+    """Return every row of x `n` times, copies side by side; a single row is expanded, so that networks can tell."""
     if n == 1:
         return x
     if isinstance(x, dict):
-        return {key: value.repeat_interleave(n, dim=0) for key, value in x.items()}
-    return x.repeat_interleave(n, dim=0)
+        return {key: _repeat(value, n) for key, value in x.items()}
+    return _repeat(x, n)
+
+
+def _repeat(x: torch.Tensor, n: int) -> torch.Tensor:
+    return x.expand(n, *x.shape[1:]) if len(x) == 1 else x.repeat_interleave(n, dim=0)
 
 
 def place(x: Condition, device: torch.device | str) -> Condition:

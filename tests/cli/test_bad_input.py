@@ -232,6 +232,7 @@ def test_a_setting_out_of_range_leaves_no_run_behind(refuse):
         ({"validation_fraction": 0.95}, r"validation_fraction=0.95 is out of range: give a number .*at most 0.9"),
         ({"validation_fraction": -0.1}, r"validation_fraction=-0.1 is out of range"),
         ({"patience": 0}, r"patience=0 is out of range"),
+        ({"weight_decay": -1}, r"weight_decay=-1 is out of range"),
         ({"learning_rate": "fast"}, r"learning_rate='fast' is out of range"),
         ({"steps": True}, r"steps=True is out of range"),
         ({"width": 10.5}, r"width=10.5 is out of range: give a whole number"),

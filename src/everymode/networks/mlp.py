@@ -82,8 +82,12 @@ class ResidualMLP(nn.Module):
         self.leave = small_init(nn.Linear(width, math.prod(self.out)))
 
     def forward(self, y_t: Tensor, t: Tensor | None, x_embedding: Tensor) -> Tensor:
-        """Return (batch, *out) for y_t (batch, *event), t (batch,) and x_embedding (batch, embedding)."""
-        c = self.condition(x_embedding)
+        """Return (batch, *out) for y_t (batch, *event), t (batch,) and x_embedding (batch, embedding).
+
+        An embedding that is one row expanded, as `repeat_rows` makes it, is worked on once; so is all that modulates
+        the blocks where t is one time expanded too.
+        """
+        c = self.condition(x_embedding[:1] if x_embedding.stride(0) == 0 else x_embedding)
         if self.time is not None and t is not None:
             c = c + self.time(t)
         c = functional.silu(c)  # (batch, width)
