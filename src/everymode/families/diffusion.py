@@ -80,8 +80,8 @@ class Diffusion(Continuous):
         precondition: whether the network sees the scaled state and predicts v in any case, as EDM's does.
         time_sampling: 'uniform', 'logit_normal' (more of the middle), 'edm' (more of the data's end), 'sharp' (nearly
             that alone), or 'auto': 'sharp' for up to 16 values, else 'logit_normal'.
-        sampler: 'dpm_solver_2m', 'dpm_solver_3m', 'unipc', 'ddim', 'heun' (EDM's), all deterministic, or 'ddpm'
-            (ancestral); or a method for the velocity: 'euler', 'midpoint', 'rk4'.
+        sampler: 'dpm_solver_2m', 'dpm_solver_3m', 'unipc', 'ddim', 'heun' (EDM's), all deterministic, 'ddpm'
+            (ancestral) or 'heun_churn' (EDM's with churn); or a method for the velocity: 'euler', 'midpoint', 'rk4'.
         spacing: of the sampler's times: 'karras' (even in (sigma / alpha)^(1/7)), 'uniform' in t, 'logit_normal'
             (quantiles), or 'found' (where the trained flow turns).
         drop: share of the rows whose x is hidden in training; guidance needs some, .1 say.

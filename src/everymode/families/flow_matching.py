@@ -50,7 +50,7 @@ class FlowMatching(Continuous):
             that alone), or 'auto': 'sharp' for up to 16 values, else 'logit_normal'.
         precondition: whether the network predicts the scaled remainder of the best linear velocity, or the velocity.
         solver: for the velocity 'euler', 'midpoint', 'heun', 'rk4', or a tableau; by the data that the velocity tells
-            'ddim', 'dpm_solver_2m', 'dpm_solver_3m', 'unipc', or 'ddpm', which draws along the SDE of the same law; or
+            'ddim', 'dpm_solver_2m', 'dpm_solver_3m', 'unipc', or 'ddpm' and 'heun_churn', which draw fresh noise; or
             'auto', the cheapest whose draws are exact within `tolerance`, chosen on held-out x after training.
         drop: share of the rows whose x is hidden in training; guidance needs some, .1 say.
         guidance: weight of classifier-free guidance; 1 is none, and above it draws lean on x and cover less. Densities

@@ -24,7 +24,8 @@ from everymode.solvers.runge_kutta import SOLVERS, Tableau, get_solver, integrat
 __all__ = ["AUTO", "CHOSEN_FROM", "FOUND", "KNOTS", "Choice", "choose", "found_times"]
 
 AUTO, FOUND = "auto", "found"
-CHOSEN_FROM = tuple(name for name in dict.fromkeys((*SOLVERS, *SAMPLERS)) if name != "ddpm")  # that one is random
+_RANDOM = ("ddpm", "heun_churn")
+CHOSEN_FROM = tuple(name for name in dict.fromkeys((*SOLVERS, *SAMPLERS)) if name not in _RANDOM)
 KNOTS = 65
 _LADDER = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 _MOST_STAGES = 8
