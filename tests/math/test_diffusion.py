@@ -220,7 +220,7 @@ def test_only_the_signal_to_noise_ratio_counts(sampler, name):
         sizes[-1] = 1
         walk = SAMPLERS[sampler].states(data, sizes[0] * noise_like(5), times, path, generator=new_generator(1))
         walks.append(torch.stack([y / size for (_, y), size in zip(walk, sizes, strict=True)]))
-    close = 1e-4 if sampler == "heun_churn" else 1e-6  # where noise is added, the time is looked up in a table
+    close = 2e-3 if sampler == "heun_churn" else 1e-6  # where noise is added, the time is looked up in a table
     torch.testing.assert_close(walks[0], walks[1], rtol=close, atol=close)
 
 
