@@ -11,8 +11,9 @@ the draws. What it is told of a task besides the simulations is the box of the p
 the prior is standard normal, and there draws cannot leave the box. sbi rejects those that do. The peers have their
 defaults. Seconds are of the process, so that a busy machine does not count, and of one thread.
 
-The recipe was chosen on simulations of another seed: family, times and weight decay by the log-density of fresh
-simulations, the sampler and its steps by the forest on three observations of `two_moons`.
+Family, times and weight decay were chosen by the log-density of fresh simulations of another seed; the sampler and its
+steps by the forest on three observations of `two_moons`, which is therefore not quite blind; the number of members by
+the time that was left.
 
 `floor` is the C2ST of two parts of the reference, and `check` that of the reference and exact draws: by rejection with
 the likelihood of our simulators, which shows that both mean the same.

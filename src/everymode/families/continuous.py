@@ -42,7 +42,7 @@ from everymode.spaces import ArraySpace, Condition, Space, count_rows, repeat_ro
 
 __all__ = ["Continuous", "carried", "velocity_on"]
 
-_ASKED, _DRAWS = 64, 32  # x, and draws of each, that a solver is chosen on
+_ASKED, _DRAWS = 64, 64  # x, and draws of each, that a solver is chosen on
 _MOST = 128  # evaluations of a chosen solver
 _GRIDS = (FOUND, *SPACINGS)
 _AT_ONCE = 1 << 16  # values times vectors of a Jacobian: memory stays bounded

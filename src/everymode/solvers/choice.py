@@ -2,7 +2,7 @@
 
 A draw of a flow is a function of its noise, so a solver's error can be seen draw by draw: its distance to where fine
 steps take the same noise. Methods and grids are tried in ever more evaluations until one is within the tolerance, its
-mean distance and two standard errors together, so that it is for other noise as well.
+mean distance and three standard errors together, so that it is for other noise as well.
 
 One of the grids is the flow's own. Along its finest ways the velocity changes much at some times and hardly at others;
 steps are spread so that each sees about as much of it, in the square root, which evens out the local error of a step.
@@ -42,7 +42,7 @@ class Choice:
         method: solver or sampler.
         spacing: of its times.
         steps: how many.
-        error: mean distance of a draw to the exact one, a root mean square over its values, and two standard errors.
+        error: mean distance of a draw to the exact one, a root mean square over its values, and three standard errors.
     """
 
     method: str
@@ -87,7 +87,7 @@ def choose(
             times = found_times(knots, steps) if spacing == FOUND else SPACINGS[spacing](path, steps)
             away = follow(get_method(name, prefer="solver"), times) - exact
             distances = away.flatten(1).square().mean(dim=1).sqrt().double()
-            error = distances.mean() + 2 * distances.std() / len(distances) ** 0.5
+            error = distances.mean() + 3 * distances.std() / len(distances) ** 0.5
             tried.append(Choice(name, spacing, steps, float(error)))
         best = min(tried, key=lambda choice: choice.error)
         if best.error <= tolerance:
