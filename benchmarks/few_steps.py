@@ -31,7 +31,7 @@ CURVE = "sine_fold"
 SCRATCH = ("gm_flow", "drifting", "mean_flow", "shortcut", "consistency", "reflow")
 TAUGHT = ("mean_flow", "shortcut", "consistency", "reflow")
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
-TEACHER, ROWS, WIDTH, ASKED, DRAWS = "flow_matching", 10_000, 128, 40, 500
+TEACHER, ROWS, WIDTH, ASKED, DRAWS = "flow_matching", 10_000, 64, 40, 500
 
 
 def fitted(problem: str, family: str, taught: bool, asked: argparse.Namespace) -> OneToManyRegressor:

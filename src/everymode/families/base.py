@@ -27,6 +27,8 @@ from everymode.spaces import ArraySpace, Condition, Space, count_rows, repeat_ro
 
 __all__ = ["Abilities", "Family", "Part"]
 
+_JUDGED = 8  # draws a row
+
 Loss = Callable[..., Tensor]
 
 
@@ -351,6 +353,18 @@ def _take_sizes(family: Family, state_dict: dict[str, Any], prefix: str, *_: Any
     for name in family.sized_by_data:
         if (saved := state_dict.get(prefix + name)) is not None:
             setattr(family, name, torch.empty_like(saved, device=getattr(family, name).device))
+
+
+def energy_score(family: Family, y: Tensor, x: Condition, *, generator: Source = None) -> Tensor:
+    """Return the energy score of a few draws for each row, (batch,), in standard deviations of y; lower is better.
+
+    A judge for losses that tell nothing of how good the draws are (Gneiting and Raftery, 2007: Strictly proper scoring
+    rules, prediction, and estimation, https://doi.org/10.1198/016214506000001437).
+    """
+    drawn = family.sample(x, _JUDGED, generator=generator).reshape(len(y), _JUDGED, -1).float()
+    to_truth = (drawn - y.flatten(1)[:, None]).norm(dim=2).mean(dim=1)
+    between = torch.cdist(drawn, drawn).sum(dim=(1, 2)) / (_JUDGED * (_JUDGED - 1))
+    return to_truth - 0.5 * between
 
 
 def mean_over_event(errors: Tensor) -> Tensor:

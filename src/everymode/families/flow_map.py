@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, partial
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -30,7 +30,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from everymode.errors import check_number
-from everymode.families.base import Abilities, Family, mean_over_event
+from everymode.families.base import Abilities, Family, Part, energy_score, mean_over_event
 from everymode.families.continuous import Continuous, velocity_on
 from everymode.networks import NetworkFactory, sizes_for
 from everymode.networks.embeddings import TimeEmbedding
@@ -68,6 +68,10 @@ class FlowMap(Family):
         """Make `encoder`, `network`, and the embedding of the time to jump."""
         super().assemble(y_space, x_space, width=width, depth=depth, network=network)
         self.span = TimeEmbedding(sizes_for(y_space, width, depth)[0], fastest=4.0)
+
+    def parts(self) -> list[Part]:
+        """Return the one part; it is judged by its draws, since its loss is against what it says itself."""
+        return [Part("model", self, self.loss, judge=partial(energy_score, self))]
 
     @property
     def nfe(self) -> int:

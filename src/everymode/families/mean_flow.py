@@ -24,7 +24,7 @@ from torch import Tensor
 from everymode.errors import check_number
 from everymode.families.flow_map import FlowMap
 from everymode.families.times import draw_times
-from everymode.randomness import Source, normal, uniform
+from everymode.randomness import Source, normal, stratified, uniform
 from everymode.spaces import Condition
 
 __all__ = ["MeanFlow"]
@@ -48,11 +48,9 @@ class MeanFlow(FlowMap):
         """Return the squared error of the compound velocity of each row, averaged over the event, (batch,)."""
         rows = len(y)
         noise = normal(tuple(y.shape), generator, like=y)
-        ends = torch.stack(
-            [draw_times("auto", self.path, rows, generator, like=y), uniform((rows,), generator, like=y)]
-        )
+        ends = torch.stack([stratified(rows, generator, like=y), uniform((rows,), generator, like=y)])
         now = uniform((rows,), generator, like=y) < self.instant
-        t = torch.where(now, ends[0], ends.amin(dim=0))
+        t = torch.where(now, draw_times("auto", self.path, rows, generator, like=y), ends.amin(dim=0))
         s = torch.where(now, t, ends.amax(dim=0))
         y_t, told = self.path.interpolate(y, noise, t)
         embedding = self.encode(x)

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from everymode.errors import check_number
-from everymode.families.base import Part
+from everymode.families.base import Part, energy_score
 from everymode.families.continuous import carried
 from everymode.families.flow_matching import FlowMatching
 from everymode.networks import NetworkFactory
@@ -89,9 +89,9 @@ class Reflow(FlowMatching):
         parts = [Part("flow", first, first.loss)] if self.teacher is None else []
         own = nn.ModuleList([self.encoder, self.network])
         for index, module in enumerate([*self.earlier[1:], own], start=1):
-            parts.append(
-                Part(f"round_{index}", module, partial(self._straight, index), stage=index, judged=False, given=False)
-            )
+            judge = partial(energy_score, self if module is own else module)
+            loss = partial(self._straight, index)
+            parts.append(Part(f"round_{index}", module, loss, stage=index, judge=judge, given=False))
         return parts
 
     def loss(self, y: Tensor, x: Condition, *, generator: Source = None) -> Tensor:
