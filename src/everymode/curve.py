@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from everymode.errors import SettingError, check_number, unknown_name
+from everymode.errors import DataError, SettingError, check_number, unknown_name
 from everymode.estimator import OneToManyRegressor
 from everymode.families import Family
 from everymode.inputs import as_fitted, count_of
@@ -152,6 +152,8 @@ def steps_curve(
         if name not in family.methods:
             raise SettingError(unknown_name(f"method of family {family.name!r}", name, family.methods))
     problem = asked if isinstance(asked, Problem) else None
+    if problem is not None:
+        _check_columns(model, problem)
     X = problem.sample(rows, seed)[0] if problem is not None else _some(asked, rows, seed)
     known = as_fitted(model, X)
 
@@ -197,6 +199,16 @@ def steps_curve(
         sliced_wasserstein(second, first, seed=seed).value,
         None if problem is None else valid_share(problem, X, second).value,
     )
+
+
+def _check_columns(model: OneToManyRegressor, problem: Problem) -> None:
+    x, y = problem.sample(1, 0)
+    has, asks = (model.n_features_in_, model.y_space_.size), (x.shape[1], y[0].size)
+    if has != asks:
+        raise DataError(
+            f"problem {problem.name!r} gives {asks[0]} columns and asks for {asks[1]} values, and the model was fitted "
+            f"on {has[0]} and {has[1]}: name the problem that its table is of."
+        )
 
 
 def _fine(model: OneToManyRegressor, X: Any, draws: int, seed: int) -> np.ndarray:

@@ -375,6 +375,37 @@ def test_an_unknown_figure(refuse, run):
     assert not (run / "figures").exists()
 
 
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (("--nfe", "0"), r"nfe=0"),
+        (("--nfe", "two"), r"--nfe two: give whole numbers"),
+        (("--method", "huen"), r"'huen'.*heun"),
+        (("--problem", "forc"), r"'forc'.*fork"),
+        (("--problem", "grid"), r"name the problem that its table is of"),
+    ],
+)
+def test_steps_that_cannot_be_measured(refuse, run, argv, said):
+    message = refuse("steps", run, *argv)
+    assert re.search(said, message), message
+    assert not (run / "steps.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (("--into", "mean_flo"), r"'mean_flo'.*mean_flow"),
+        (("--into", "mean_flow", "--rows", 0), r"rows=0"),
+        (("--into", "mean_flow", "--width", 1), r"width=1"),
+        (("--into", "mean_flow", "--set", "instant=2"), r"instant=2"),
+    ],
+)
+def test_what_cannot_be_taught_leaves_no_run_behind(refuse, run, argv, said):
+    message = refuse("distill", run, *argv, "--out", "student")
+    assert re.search(said, message), message
+    assert not Path("student").exists()
+
+
 @pytest.mark.parametrize("fraction", [0, 0.95])
 def test_compare_refuses_a_share_out_of_range(refuse, fraction):
     table().to_csv("table.csv", index=False)
