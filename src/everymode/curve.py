@@ -203,7 +203,7 @@ def steps_curve(
 
 def _check_columns(model: OneToManyRegressor, problem: Problem) -> None:
     x, y = problem.sample(1, 0)
-    has, asks = (model.n_features_in_, model.y_space_.size), (x.shape[1], y[0].size)
+    has, asks = (getattr(model, "n_features_in_", None), model.y_space_.size), (x.shape[1], y[0].size)
     if has != asks:
         raise DataError(
             f"problem {problem.name!r} gives {asks[0]} columns and asks for {asks[1]} values, and the model was fitted "

@@ -89,7 +89,8 @@ class Reflow(FlowMatching):
         parts = [Part("flow", first, first.loss)] if self.teacher is None else []
         own = nn.ModuleList([self.encoder, self.network])
         for index, module in enumerate([*self.earlier[1:], own], start=1):
-            judge = partial(energy_score, self if module is own else module)
+            flow: Any = self if module is own else module
+            judge = partial(energy_score, flow)
             loss = partial(self._straight, index)
             parts.append(Part(f"round_{index}", module, loss, stage=index, judge=judge, given=False))
         return parts
