@@ -236,6 +236,11 @@ class Continuous(Family):
         """Return one draw a row, (batch, *event): from noise, step by step."""
         return last(self._states(embedding, self._times, generator))
 
+    @property
+    def _steering(self) -> tuple[Tableau | Sampler, Tensor]:
+        """Method and times of draws that are steered."""
+        return self._method, self._times
+
     def controlled(self, embedding: Any, control: Control, *, generator: Source = None) -> Tensor:
         """Return one draw a row, (batch, *event), steered by `control`."""
         with outside_inference():
@@ -244,7 +249,8 @@ class Continuous(Family):
             start = self._path.prior_scale * normal((rows, *self.event), generator, like=like)
             predict, path = self.predictor(embedding, guidance=control.guidance), self._path
             if control.temperature == 1:
-                return control.draw(predict, start, self._times, path, self._method, generator)
+                method, times = self._steering
+                return control.draw(predict, start, times, path, method, generator)
             times = karras_grid(path, tempering.STEPS)
             return control.draw(predict, start, times, path, get_sampler("ddpm"), generator)
 

@@ -40,13 +40,14 @@ from everymode.families.times import draw_times
 from everymode.networks import NetworkFactory, default_for
 from everymode.paths import LinearPath, Path
 from everymode.randomness import Source, categorical, normal
-from everymode.solvers import SPACINGS, Sampler, Tableau, get_method
+from everymode.solvers import SPACINGS, Sampler, Tableau, get_method, get_solver
 from everymode.spaces import ArraySpace, Condition, Space
 
 __all__ = ["GMFlow"]
 
 _PATH = LinearPath()
 _LEAST_SIGMA = 1e-4
+_STEERED = 16  # steps of steered draws
 _LARGEST_LOG_SCALE = 5.0
 
 
@@ -61,7 +62,9 @@ class GMFlow(Continuous):
     """
 
     name: ClassVar[str] = "gm_flow"
-    abilities: ClassVar[Abilities] = Abilities(own_network=False, density=True, velocity=True, trajectory=True)
+    abilities: ClassVar[Abilities] = Abilities(
+        own_network=False, density=True, velocity=True, trajectory=True, temperature=True, steered=True
+    )
     methods: ClassVar[tuple[str, ...]] = ("mixture", *Continuous.methods)
     drop: float = 0.0
     guidance: float = 1.0
@@ -114,6 +117,12 @@ class GMFlow(Continuous):
     def _times(self) -> Tensor:
         even = self.solver == "mixture" or isinstance(self._method, Tableau)
         return SPACINGS["uniform" if even else "karras"](_PATH, self.steps)
+
+    @property
+    def _steering(self) -> tuple[Tableau | Sampler, Tensor]:
+        if self.solver != "mixture":
+            return super()._steering
+        return get_solver("midpoint"), SPACINGS["uniform"](_PATH, _STEERED)  # a mean is steered, not a mixture
 
     @property
     def nfe(self) -> int:
