@@ -99,6 +99,26 @@ def test_a_mixture_that_is_right_draws_the_law_in_any_number_of_steps(settings):
     assert float(worst) < 1.63 / math.sqrt(n)  # Kolmogorov and Smirnov, 1 %
 
 
+def test_a_component_points_anywhere_and_bayes_rule_holds_for_it():
+    """One normal in two dimensions, three times as long along (1, 1) as across, against the product of two normals."""
+    two = VectorSpace((2,), (0.0, 0.0), (1.0, 1.0))
+    family = GMFlow(components=1, least_scale=1e-6).build(two, NOTHING, width=8, depth=1).requires_grad_(False)
+    family.log_scales.copy_(torch.tensor([[[0.9, 0.3]]]).log().reshape(family.log_scales.shape))
+    family.network.leave.weight.zero_()
+    toward = torch.tensor([0.5, 0.5]).sqrt()
+    axis = torch.tensor([1.0, 0.0]) - toward  # the reflection that takes the first axis there
+    family.network.leave.bias.copy_(torch.cat([torch.zeros(6), axis / axis.norm() - torch.tensor([1.0, 0.0])]))
+    law = 0.9**2 * torch.outer(toward, toward) + 0.3**2 * (torch.eye(2) - torch.outer(toward, toward))
+    drawn = family.sample(torch.zeros(1, 0), 40_000, generator=new_generator(0))
+    torch.testing.assert_close(drawn.T.cov(), law, rtol=0.03, atol=0.01)
+    t, state = 0.4, torch.tensor([[0.3, -0.8]])
+    found = family.mixture(state, torch.tensor([t]), torch.zeros(1, 8))
+    inverse = torch.linalg.inv(t**2 * law + (1 - t) ** 2 * torch.eye(2))
+    torch.testing.assert_close(found["means"][0, 0], t * law @ inverse @ state[0], rtol=1e-4, atol=1e-5)
+    noise = (state[0] - t * found["means"][0, 0]) / (1 - t)
+    torch.testing.assert_close(found["noises"][0, 0], noise, rtol=1e-4, atol=1e-5)
+
+
 def test_the_mixture_given_a_noisy_state_is_bayes_rule():
     """p(y | y_t) of the two components against the product of their density and that of the noise, on a lattice."""
     family, t, state = mixture_flow(), 0.4, 0.3

@@ -1,22 +1,25 @@
 """Gaussian-mixture flow matching: a network that tells all the answers a noisy state may come from, not their mean.
 
 Flow matching predicts E[y | y_t, x], the average of what y may be: far from the data that is the average of the modes,
-and only small steps are safe. Here the network tells a Gaussian mixture sum_k w_k N(y; m_k, diag s_k^2), which y_t then
+and only small steps are safe. Here the network tells a Gaussian mixture sum_k w_k N(y; m_k, C_k), which y_t then
 sharpens by Bayes' rule,
 
-    p(y | y_t) = sum_k v_k N(y; c_k, d_k),      1 / d_k = 1 / s_k^2 + alpha^2 / sigma^2,
-    c_k = d_k (m_k / s_k^2 + alpha y_t / sigma^2),      v_k ~ w_k N(y_t; alpha m_k, alpha^2 s_k^2 + sigma^2),
+    p(y | y_t) = sum_k v_k N(y; c_k, D_k),      D_k^-1 = C_k^-1 + alpha^2 / sigma^2,
+    c_k = m_k + alpha C_k (alpha^2 C_k + sigma^2)^-1 (y_t - alpha m_k),
+    v_k ~ w_k N(y_t; alpha m_k, alpha^2 C_k + sigma^2),
 
-and the loss is -log p(y | y_t, x). For data that are a mixture, one that knows nothing of y_t and t is right already;
-for one component it is the preconditioning of EDM. A step draws y from p(y | y_t) and goes to y_s given both, as exact
-at any length as the mixture is: one step is a mixture density network, more of them mend its shape.
+and the loss is -log p(y | y_t, x). C_k = H_k diag(s_k^2) H_k with a reflection H_k = 1 - 2 u_k u_k': one axis of a
+component points anywhere, which is what answers along a curve ask for, and all of the above is by elements in between
+two reflections. For data that are a mixture, one that knows nothing of y_t and t is right already; for one component it
+is the preconditioning of EDM. A step draws y from p(y | y_t) and goes to y_s given both, as exact at any length as the
+mixture is: one step is a mixture density network, more of them mend its shape.
 
 The mixture starts as that of the training targets, as `mdn` does.
 
 Reference:
     Gaussian mixture flow matching models (Chen et al., 2025), https://arxiv.org/abs/2504.05304: the mixture, its loss
-        and steps. There the network tells that of y given y_t, with one scale for all; to tell it before y_t is seen,
-        and leave the rest to Bayes' rule, is ours
+        and steps. There the network tells that of y given y_t, with one scale for all; to tell it before y_t is seen
+        and leave the rest to Bayes' rule, and the reflections, are ours
 
 Fails: in one step, on curved or many-dimensional sets of answers, as mixture density networks do; with fewer components
 than answers.
@@ -75,7 +78,7 @@ class GMFlow(Continuous):
     log_scales: Tensor  # (components, *event)
 
     def __init__(
-        self, *, components: int = 32, solver: str = "mixture", least_scale: float = 1e-3, steps: int = 4
+        self, *, components: int = 64, solver: str = "mixture", least_scale: float = 1e-3, steps: int = 4
     ) -> None:
         super().__init__()
         self.components = check_number("components", components, 1, 4096, integer=True)
@@ -92,9 +95,9 @@ class GMFlow(Continuous):
         depth: int | None,
         network: NetworkFactory | None,
     ) -> None:
-        """Make the encoder, and the network of means, scales and weights."""
+        """Make the encoder, and the network of means, scales, axes and weights."""
         k = self.components
-        self.network, self.encoder = default_for(y_space, x_space, width=width, depth=depth, copies=3 * k)
+        self.network, self.encoder = default_for(y_space, x_space, width=width, depth=depth, copies=4 * k)
         self.register_buffer("logits", torch.zeros(k))
         self.register_buffer("means", torch.zeros(k, *y_space.shape))
         self.register_buffer("log_scales", torch.zeros(k, *y_space.shape))
@@ -135,25 +138,27 @@ class GMFlow(Continuous):
         """Return what y may be, given y_t (batch, *event) at t (batch,).
 
         Returns:
-            `log_weights` (batch, k), `means` and `scales` (batch, k, d), and `noises` (batch, k, d), what is then left
-            of y_t as noise.
+            `log_weights` (batch, k), `means` (batch, k, d), `scales` (batch, k, d) along the reflected axes, the
+            reflections' `axes` (batch, k, d), and `noises` (batch, k, d), what is then left of y_t as noise.
         """
         shrink, _, _ = _PATH.preconditioning(t, y_t)
-        told = self.network(shrink * y_t, t, embedding).float().unflatten(1, (3, self.components))
+        told = self.network(shrink * y_t, t, embedding).float().unflatten(1, (4, self.components))
         means, log_scales = (self.means + told[:, 0]).flatten(2), (self.log_scales + told[:, 1]).flatten(2)
         log_weights = self.logits + told[:, 2].flatten(2).sum(dim=2) / math.sqrt(means.shape[2])
+        axes = told[:, 3].flatten(2) + torch.eye(1, means.shape[2], device=means.device)
+        axes = axes / axes.norm(dim=2, keepdim=True).clamp_min(1e-6)
         spread = (self.least_scale + log_scales.clamp(max=_LARGEST_LOG_SCALE).exp()).square()
-        state = y_t.flatten(1)[:, None].float()
         a, s, _, _ = _PATH.coefficients(t, means)
         s = s.clamp_min(_LEAST_SIGMA)
         total = a.square() * spread + s.square()  # variance of y_t under each component
-        away = state - a * means
+        away = _reflected(y_t.flatten(1)[:, None].float() - a * means, axes)
         evidence = -0.5 * (away.square() / total + total.log()).sum(dim=2)
         return {
             "log_weights": (log_weights.log_softmax(dim=1) + evidence).log_softmax(dim=1),
-            "means": (s.square() * means + a * spread * state) / total,
+            "means": means + _reflected(a * spread / total * away, axes),
             "scales": s * (spread / total).sqrt(),
-            "noises": s * away / total,
+            "axes": axes,
+            "noises": s * _reflected(away / total, axes),
         }
 
     def loss(self, y: Tensor, x: Condition, *, generator: Source = None) -> Tensor:
@@ -162,7 +167,7 @@ class GMFlow(Continuous):
         t = draw_times("uniform", _PATH, len(y), generator, like=y)
         y_t, _ = _PATH.interpolate(y, noise, t)
         found = self.mixture(y_t, t, self.encode(x))
-        away = (y.flatten(1)[:, None] - found["means"]) / found["scales"]
+        away = _reflected(y.flatten(1)[:, None] - found["means"], found["axes"]) / found["scales"]
         a, s, _, _ = _PATH.coefficients(t, away)
         usual = s.clamp_min(_LEAST_SIGMA) * (a.square() + s.square()).rsqrt()
         log_prob = -0.5 * away.square().sum(dim=2) - (found["scales"] / usual).log().sum(dim=2)
@@ -204,8 +209,9 @@ class GMFlow(Continuous):
         """Return one y a row of a mixture, (batch, *event)."""
         chosen = categorical(mixture["log_weights"], generator)
         rows = torch.arange(len(chosen), device=chosen.device)
-        mean, scale = mixture["means"][rows, chosen], mixture["scales"][rows, chosen]
-        return (mean + scale * normal(tuple(mean.shape), generator, like=mean)).unflatten(1, self.event)
+        mean, scale, axis = (mixture[key][rows, chosen] for key in ("means", "scales", "axes"))
+        away = _reflected(scale * normal(tuple(mean.shape), generator, like=mean), axis)
+        return (mean + away).unflatten(1, self.event)
 
     @staticmethod
     def _between(y: Tensor, y_t: Tensor, start: float, end: float, generator: Source) -> Tensor:
@@ -214,3 +220,8 @@ class GMFlow(Continuous):
         noise = (y_t - start * y) / (1 - start)
         fresh = normal(tuple(y.shape), generator, like=y)
         return end * y + (1 - end) * (kept * noise + math.sqrt(1 - kept**2) * fresh)
+
+
+def _reflected(v: Tensor, axis: Tensor) -> Tensor:
+    """Return v (..., d) reflected along unit vectors (..., d)."""
+    return v - 2 * (v * axis).sum(dim=-1, keepdim=True) * axis
