@@ -42,14 +42,16 @@ from everymode.families.mdn import starts
 from everymode.families.times import draw_times
 from everymode.networks import NetworkFactory, default_for
 from everymode.paths import LinearPath, Path
-from everymode.randomness import Source, categorical, normal
+from everymode.randomness import Source, categorical, new_generator, normal
 from everymode.solvers import SPACINGS, Sampler, Tableau, get_method, get_solver
-from everymode.spaces import ArraySpace, Condition, Space
+from everymode.spaces import ArraySpace, Condition, Space, take_rows
 
 __all__ = ["GMFlow"]
 
 _PATH = LinearPath()
 _LEAST_SIGMA = 1e-4
+_NOISES = 8  # that a density is a mean over
+_AT_ONCE = 1 << 22  # numbers of a mixture: memory stays bounded
 _STEERED = 16  # steps of steered draws
 _LARGEST_LOG_SCALE = 5.0
 
@@ -61,7 +63,7 @@ class GMFlow(Continuous):
         components: number of components; take as many as one x has answers, or more.
         solver: 'mixture' draws from the mixture at each step; any solver or sampler of `flow_matching` takes its mean.
         least_scale: floor of the standard deviations, in those of y.
-        steps: number of steps for a draw; NFE, times the stages of a solver.
+        steps: number of steps for a draw; NFE, times the stages of a solver. Densities are those of one step.
     """
 
     name: ClassVar[str] = "gm_flow"
@@ -145,8 +147,7 @@ class GMFlow(Continuous):
         told = self.network(shrink * y_t, t, embedding).float().unflatten(1, (4, self.components))
         means, log_scales = (self.means + told[:, 0]).flatten(2), (self.log_scales + told[:, 1]).flatten(2)
         log_weights = self.logits + told[:, 2].flatten(2).sum(dim=2) / math.sqrt(means.shape[2])
-        axes = told[:, 3].flatten(2) + torch.eye(1, means.shape[2], device=means.device)
-        axes = axes / axes.norm(dim=2, keepdim=True).clamp_min(1e-6)
+        axes = _unit(told[:, 3].flatten(2))
         spread = (self.least_scale + log_scales.clamp(max=_LARGEST_LOG_SCALE).exp()).square()
         a, s, _, _ = _PATH.coefficients(t, means)
         s = s.clamp_min(_LEAST_SIGMA)
@@ -192,6 +193,32 @@ class GMFlow(Continuous):
         data, noise = ((weights * found[key]).sum(dim=1).unflatten(1, self.event) for key in ("means", "noises"))
         return data.to(y_t), noise.to(y_t)
 
+    def log_prob_and_error(self, y: Tensor, x: Condition, **settings: Any) -> tuple[Tensor, Tensor]:
+        """Return log p(y | x) of standardised y for draws in one step, and its standard error, (batch,) each, in nats.
+
+        The mean of the mixtures that the network tells from a few draws of the noise, which should tell it nothing.
+
+        Args:
+            y: answers (batch, *event), standardised.
+            x: conditions, rows first, standardised.
+            **settings: none.
+        """
+        noises = normal((_NOISES, *self.event), new_generator(0, y.device), like=y)
+        chunk, parts = max(1, _AT_ONCE // (self.components * self.means[0].numel())), []
+        for start in range(0, len(y), chunk):
+            rows = slice(start, start + chunk)
+            embedding, t = self.encode(take_rows(x, rows)), y.new_zeros(len(y[rows]))
+            parts.append(torch.stack([self._log_prob_from(noise, y[rows], t, embedding) for noise in noises]))
+        found = torch.cat(parts, dim=1) if parts else y.new_zeros(_NOISES, 0)
+        log_prob = found.logsumexp(dim=0) - math.log(_NOISES)
+        return log_prob, (found - log_prob).exp().std(dim=0) / math.sqrt(_NOISES)
+
+    def _log_prob_from(self, noise: Tensor, y: Tensor, t: Tensor, embedding: Any) -> Tensor:
+        found = self.mixture(noise.expand_as(y), t, embedding)
+        away = _reflected(y.flatten(1)[:, None] - found["means"], found["axes"]) / found["scales"]
+        log_prob = -0.5 * away.square().sum(dim=2) - found["scales"].log().sum(dim=2)
+        return (found["log_weights"] + log_prob).logsumexp(dim=1) - 0.5 * math.log(2 * math.pi) * away.shape[2]
+
     def _states(self, embedding: Any, times: Tensor, generator: Source) -> Iterator[tuple[float, Tensor]]:
         if self.solver != "mixture":
             yield from super()._states(embedding, times, generator)
@@ -201,9 +228,24 @@ class GMFlow(Continuous):
         yield ends[0], y_t
         for start, end in pairwise(ends):
             t = like.new_full((1,), start).expand(rows)
-            y = self._drawn(self.mixture(y_t, t, embedding), generator).to(like)
+            if start == 0:
+                y = self._first(y_t, t, embedding, generator).to(like)
+            else:
+                y = self._drawn(self.mixture(y_t, t, embedding), generator).to(like)
             y_t = y if end >= 1 else self._between(y, y_t, start, end, generator)
             yield end, y_t
+
+    def _first(self, noise: Tensor, t: Tensor, embedding: Any, generator: Source) -> Tensor:
+        """Return one y a row, (batch, *event), where y_t is noise and tells nothing: only the chosen are looked at."""
+        told = self.network(noise, t, embedding).float().unflatten(1, (4, self.components))
+        log_weights = self.logits + told[:, 2].flatten(2).sum(dim=2) / math.sqrt(self.means[0].numel())
+        chosen = categorical(log_weights, generator)
+        mean, log_scale, _, axis = told[torch.arange(len(chosen), device=chosen.device), :, chosen].flatten(2).unbind(1)
+        log_scale = (self.log_scales.flatten(1)[chosen] + log_scale).clamp(max=_LARGEST_LOG_SCALE)
+        axis = _unit(axis)
+        scale = self.least_scale + log_scale.exp()
+        away = _reflected(scale * normal(tuple(scale.shape), generator, like=scale), axis)
+        return (self.means.flatten(1)[chosen] + mean + away).unflatten(1, self.event)
 
     def _drawn(self, mixture: dict[str, Tensor], generator: Source) -> Tensor:
         """Return one y a row of a mixture, (batch, *event)."""
@@ -220,6 +262,12 @@ class GMFlow(Continuous):
         noise = (y_t - start * y) / (1 - start)
         fresh = normal(tuple(y.shape), generator, like=y)
         return end * y + (1 - end) * (kept * noise + math.sqrt(1 - kept**2) * fresh)
+
+
+def _unit(told: Tensor) -> Tensor:
+    """Return unit vectors (..., d), the first axis where nothing is told."""
+    axes = told + torch.eye(1, told.shape[-1], device=told.device)
+    return axes / axes.norm(dim=-1, keepdim=True).clamp_min(1e-6)
 
 
 def _reflected(v: Tensor, axis: Tensor) -> Tensor:
