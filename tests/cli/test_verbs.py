@@ -435,8 +435,7 @@ def test_distill_teaches_another_family_and_steps_measures_it(call):
     assert told.json["rows"] == 360
     student = em.load("student")
     assert student.width_ == 16
-    weights = sorted(path.name for path in Path("student").glob("*.safetensors"))
-    assert weights == ["model.safetensors", "teacher.safetensors"]
+    assert Path("student/teacher.safetensors").is_file()
     assert call("sample", "student", "--given", "x=0.5", "-n", 3).out.count("\n") == 4
     found = call("steps", "student", "--nfe", "1,2", "--rows", 5, "-n", 50, "--json").json
     assert [point["nfe"] for point in found["points"]] == [1, 2]
