@@ -68,7 +68,7 @@ class GMFlow(Continuous):
 
     name: ClassVar[str] = "gm_flow"
     abilities: ClassVar[Abilities] = Abilities(
-        own_network=False, density=True, velocity=True, trajectory=True, temperature=True, steered=True
+        own_network=False, density=True, velocity=True, trajectory=True, steered=True
     )
     methods: ClassVar[tuple[str, ...]] = ("mixture", *Continuous.methods)
     drop: float = 0.0

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from everymode.errors import check_number
-from everymode.families.base import Part, energy_score
+from everymode.families.base import Abilities, Family, Part, energy_score
 from everymode.families.continuous import carried
 from everymode.families.flow_matching import FlowMatching
 from everymode.networks import NetworkFactory
@@ -50,6 +50,7 @@ class Reflow(FlowMatching):
     """
 
     name: ClassVar[str] = "reflow"
+    abilities: ClassVar[Abilities] = Abilities(density=True, velocity=True, trajectory=True)
 
     def __init__(self, *, rounds: int = 1, solver: str = "euler", steps: int = 1) -> None:
         super().__init__(solver=solver, steps=steps)
@@ -77,6 +78,10 @@ class Reflow(FlowMatching):
             flow.y_space, flow.x_space = y_space, x_space
             flow.assemble(y_space, x_space, **sizes)
             self.earlier.append(flow)
+
+    def controlled(self, embedding: Any, control: Any, *, generator: Source = None) -> Tensor:
+        """Refuse: steering asks for the score, and a flow of given pairs tells none."""
+        return Family.controlled(self, embedding, control, generator=generator)
 
     def prepare(self, y: Tensor, x: Condition, *, seed: int) -> None:
         """Keep the conditions: pairs are made for them."""
