@@ -13,7 +13,7 @@ import numpy as np
 from everymode.errors import DataError, SettingError, check_number, unknown_name
 from everymode.estimator import OneToManyRegressor
 from everymode.families import Family
-from everymode.inputs import as_fitted, count_of
+from everymode.inputs import as_fitted, count_of, take_given
 from everymode.metrics import modes_found, sliced_wasserstein, valid_share
 from everymode.problems import Problem
 
@@ -220,7 +220,4 @@ def _fine(model: OneToManyRegressor, X: Any, draws: int, seed: int) -> np.ndarra
 
 def _some(X: Any, rows: int, seed: int) -> Any:
     """Return so many rows of X, at most."""
-    chosen = np.sort(np.random.default_rng(seed).permutation(count_of(X))[:rows])
-    if isinstance(X, dict):
-        return {name: np.asarray(part)[chosen] for name, part in X.items()}
-    return X.iloc[chosen] if hasattr(X, "iloc") else np.asarray(X)[chosen]
+    return take_given(X, np.sort(np.random.default_rng(seed).permutation(count_of(X))[:rows]))

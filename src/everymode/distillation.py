@@ -6,7 +6,6 @@ its draws does so: `mean_flow`, `shortcut` and `consistency` its velocity, `refl
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,7 @@ import numpy as np
 from everymode.errors import check_number
 from everymode.estimator import OneToManyRegressor
 from everymode.families import Family
-from everymode.inputs import count_of
-from everymode.tables import as_frame
+from everymode.inputs import count_of, take_given
 
 __all__ = ["distill", "lesson"]
 
@@ -60,13 +58,4 @@ def lesson(teacher: OneToManyRegressor, X: Any, *, rows: int, seed: int) -> tupl
     asked = count_of(X)
     draws = max(1, round(check_number("rows", rows, 1, integer=True) / max(1, asked)))
     answers = teacher.sample(X, draws, random_state=seed)
-    return _repeated(X, draws), answers.reshape(asked * draws, *answers.shape[2:])
-
-
-def _repeated(X: Any, n: int) -> Any:
-    if isinstance(X, Mapping):
-        return {name: _repeated(part, n) for name, part in X.items()}
-    frame = as_frame(X)
-    if frame is not None:
-        return frame.loc[frame.index.repeat(n)].reset_index(drop=True)
-    return np.repeat(np.asarray(X), n, axis=0)
+    return take_given(X, np.arange(asked).repeat(draws)), answers.reshape(asked * draws, *answers.shape[2:])

@@ -24,6 +24,7 @@ __all__ = [
     "fit_condition",
     "read_known",
     "read_target",
+    "take_given",
 ]
 
 
@@ -163,6 +164,14 @@ def encode_target(Y: Any, space: ArraySpace, rows: int) -> Tensor:
         )
     values = values[:, None] if values.ndim == 1 and space.shape == (1,) else values
     return space.encode(space.check(values, "Y"))
+
+
+def take_given(X: Any, rows: np.ndarray) -> Any:
+    """Return rows of an X as `fit` takes it, by their numbers (n,), as often as they are named."""
+    if isinstance(X, Mapping):
+        return {name: take_given(part, rows) for name, part in X.items()}
+    frame = as_frame(X)
+    return np.asarray(X)[rows] if frame is None else frame.iloc[rows].reset_index(drop=True)
 
 
 def read_known(known: Any, space: ArraySpace, rows: int, *, flat: bool) -> np.ndarray:

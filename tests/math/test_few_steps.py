@@ -10,12 +10,13 @@ import pytest
 import torch
 
 import everymode as em
-from everymode.errors import DataError
+from everymode.errors import DataError, SettingError
 from everymode.families import Consistency, FlowMatching, GMFlow, MeanFlow, Reflow, Shortcut, get_family
 from everymode.families.continuous import carried, velocity_on
 from everymode.families.drifting import drift
 from everymode.paths import get_path
 from everymode.randomness import new_generator
+from everymode.solvers import SAMPLERS
 from everymode.spaces import VectorSpace
 
 MEAN, SCALE, PATH = 0.7, 0.4, Shortcut.path
@@ -23,6 +24,7 @@ ONE, NOTHING = VectorSpace((1,), (0.0,), (1.0,)), VectorSpace((0,), (), ())
 
 
 def spread(t):
+    """Standard deviation of y_t, for y of N(MEAN, SCALE^2)."""
     return ((PATH.alpha(t) * SCALE) ** 2 + PATH.sigma(t) ** 2).sqrt()
 
 
@@ -61,6 +63,17 @@ def test_training_rests_at_the_known_average(kind):
     assert abs(slope(0.0)) < 0.15 * slope(0.2)
 
 
+def test_the_known_average_keeps_the_identity():
+    """v = u - (s - t) du/dt, the derivative along v."""
+    generator = new_generator(3)
+    y_t, t = torch.randn(200, 1, generator=generator), torch.rand(200, generator=generator)
+    s = t + (1 - t) * torch.rand(200, generator=generator)
+    apart = s - t > 0.01
+    velocity = exact_average(y_t, t, t)
+    found, change = exact(MeanFlow)._along(y_t, t, s, None, velocity)
+    torch.testing.assert_close((found - change)[apart], velocity[apart], rtol=1e-3, atol=1e-3)
+
+
 def test_two_jumps_of_the_known_average_are_one():
     family = exact(Shortcut)
     y_t, t = torch.randn(50, 1, generator=new_generator(0)), torch.zeros(50)
@@ -68,10 +81,12 @@ def test_two_jumps_of_the_known_average_are_one():
     torch.testing.assert_close(family._two_jumps(y_t, t, s, None), exact_average(y_t, t, s), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", [Shortcut, Consistency])
-@pytest.mark.parametrize("steps", [1, 2, 4])
+@pytest.mark.parametrize("kind", [MeanFlow, Shortcut, Consistency])
+@pytest.mark.parametrize("steps", [1, 2, 5])
 def test_the_known_average_draws_the_law_in_any_number_of_jumps(kind, steps):
-    drawn = exact(kind, steps=steps).sample(torch.zeros(1, 0), 20_000, generator=new_generator(2))
+    family = exact(kind, steps=steps)
+    drawn = family.sample(torch.zeros(1, 0), 20_000, generator=new_generator(2))
+    assert family.nfe == steps
     assert float(drawn.mean()) == pytest.approx(MEAN, abs=0.02)
     assert float(drawn.std()) == pytest.approx(SCALE, abs=0.01)
 
@@ -210,6 +225,12 @@ def test_a_student_finds_both_ways_of_its_teacher_in_one_step(into, taught):
     assert problem.valid(asked, drawn).mean() > 0.6
 
 
+@pytest.mark.parametrize("solver", [name for name, sampler in SAMPLERS.items() if sampler.noisy])
+def test_reflow_refuses_solvers_that_ask_for_a_score(solver):
+    with pytest.raises(SettingError, match=f"solver='{solver}'"):
+        em.Reflow(solver=solver)
+
+
 def test_a_teacher_of_other_columns_is_refused():
     x, y = em.problems.get("fork").sample(200, seed=0)
     teacher = em.OneToManyRegressor(steps=5, random_state=0).fit(x, y)
@@ -217,3 +238,10 @@ def test_a_teacher_of_other_columns_is_refused():
         em.OneToManyRegressor("mean_flow", steps=5).fit(x, y[:, :1], teacher=teacher)
     with pytest.raises(ValueError, match="2 features"):
         em.distill(teacher, np.hstack([x, x]), "mean_flow", steps=5)
+
+
+def test_settings_are_checked():
+    with pytest.raises(SettingError, match="steps"):
+        MeanFlow(steps=0)
+    with pytest.raises(SettingError, match="instant"):
+        MeanFlow(instant=1.5)

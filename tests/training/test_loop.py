@@ -53,7 +53,7 @@ class Linear(Family):
             self.layer.bias.fill_(0.0)
         self.seen: list[list[float]] = []
 
-    def assemble(self, y_space, x_space, *, width, depth, network):
+    def assemble(self, y_space, x_space, sizes):
         self.encoder, self.network = nn.Identity(), nn.Identity()
 
     def loss(self, y, x, *, generator=None):

@@ -44,6 +44,7 @@ def command(
     learned, data = read_run(run)
     X, answers = lesson(teacher, data.loc[:, learned["given"]], rows=rows, seed=seed)
     Y = pd.DataFrame(answers.reshape(len(answers), -1), columns=learned["target"])
+    taught = pd.concat([X, Y], axis=1)
     settings = {
         "verb": "distill",
         "teacher": teacher.family_.name,
@@ -61,6 +62,6 @@ def command(
     }
     folder = new_run("distill", out)
     teacher.save(folder / TEACHER_FILE)
-    write_run(folder, settings, pd.concat([X, Y], axis=1))
-    _, summary = fit_run(folder, settings, pd.concat([X, Y], axis=1), voice, device=device)
+    write_run(folder, settings, taught)
+    _, summary = fit_run(folder, settings, taught, voice, device=device)
     report({**summary, "teacher": teacher.family_.name}, voice)

@@ -47,7 +47,7 @@ from torch.nn.functional import silu, softplus
 
 from everymode.errors import check_choice, check_number
 from everymode.families.base import Family, Part
-from everymode.networks import coder_for, encoder_for, sizes_for
+from everymode.networks import Sizes, coder_for, encoder_for
 from everymode.randomness import Source
 from everymode.spaces import ArraySpace, Condition, Space, VectorSpace
 
@@ -81,16 +81,16 @@ class Critic(nn.Module):
     added to every score of one x changes no relativistic loss.
     """
 
-    def __init__(self, y_space: ArraySpace, x_space: Space, *, width: int, depth: int) -> None:
+    def __init__(self, y_space: ArraySpace, x_space: Space, sizes: Sizes) -> None:
         super().__init__()
-        self.encoder = encoder_for(x_space, width)
+        self.encoder = encoder_for(x_space, sizes.width)
         self.waves = None
         if isinstance(y_space, VectorSpace):
             self.waves = Waves(y_space.shape[0])
             seen = y_space.shape[0] + 2 * _WAVES
             y_space = VectorSpace((seen,), (0.0,) * seen, (1.0,) * seen)
-        self.coder = coder_for(y_space, width, width, width=width, depth=depth)
-        self.direction = nn.Linear(width, width)
+        self.coder = coder_for(y_space, sizes.width, sizes)
+        self.direction = nn.Linear(sizes.width, sizes.width)
 
     def forward(self, y: Tensor, x: Condition) -> Tensor:
         """Return the score (batch,) of y (batch, *event)."""
@@ -170,10 +170,6 @@ class Adversarial(Family):
         self.critic_rate = check_number("critic_rate", critic_rate, 0.0, exclusive_low=True)
         self.beta1 = check_number("beta1", beta1, 0.0, 0.9999)
         self.beta2 = check_number("beta2", beta2, 0.0, 0.9999)
-
-    def _make_critic(self, y_space: ArraySpace, x_space: Space, width: int | None, depth: int | None) -> None:
-        width, depth = sizes_for(y_space, width, depth)
-        self.critic = Critic(y_space, x_space, width=width, depth=depth)
 
     def parts(self) -> list[Part]:
         """Return the critic and the generator, in the order in which they take their steps on a batch."""

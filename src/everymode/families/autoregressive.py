@@ -32,7 +32,7 @@ from torch.nn import functional
 
 from everymode.errors import check_choice, check_number
 from everymode.families.base import Abilities, Family, Part
-from everymode.networks import NetworkFactory, causal_for, encoder_for, sizes_for
+from everymode.networks import Sizes, causal_for, encoder_for
 from everymode.networks.mlp import small_init
 from everymode.randomness import Source, categorical, uniform
 from everymode.spaces import ArraySpace, Condition, Space, take_rows
@@ -243,22 +243,14 @@ class Autoregressive(Family):
         self.bins = check_number("bins", bins, 4, 1024, integer=True)
         self.components = check_number("components", components, 1, 1024, integer=True)
 
-    def assemble(
-        self,
-        y_space: ArraySpace,
-        x_space: Space,
-        *,
-        width: int | None,
-        depth: int | None,
-        network: NetworkFactory | None,
-    ) -> None:
+    def assemble(self, y_space: ArraySpace, x_space: Space, sizes: Sizes) -> None:
         """Make the encoder of x, the embedding of earlier values, the causal transformer and the head."""
-        width, depth = sizes_for(y_space, width, depth)
-        self.encoder = encoder_for(x_space, width)
-        self.values: Values | None = Values(width) if y_space.size > 1 else None  # nothing follows a single number
-        self.network = causal_for(y_space, y_space.size, width, width=width, depth=depth)
+        self.encoder = encoder_for(x_space, sizes.width)
+        several = y_space.size > 1  # nothing follows a single number
+        self.values: Values | None = Values(sizes.width) if several else None
+        self.network = causal_for(y_space.size, sizes)
         size = self.bins if self.head == "bins" else self.components
-        self.law: Bins | Logistics = HEADS[self.head](y_space.size, size, width)
+        self.law: Bins | Logistics = HEADS[self.head](y_space.size, size, sizes.width)
 
     def prepare(self, y: Tensor, x: Condition, *, seed: int) -> None:
         """Choose the bins (or the components to start from) of each coordinate by the data."""

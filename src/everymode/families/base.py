@@ -14,6 +14,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Self
 
 import torch
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 
 from everymode.control import Control
 from everymode.errors import SettingError, UnsupportedError, unknown_name
-from everymode.networks import NetworkFactory, default_for, encoder_for
+from everymode.networks import NetworkFactory, Sizes, default_for, encoder_for, sizes_for
 from everymode.randomness import Source, seeded
 from everymode.spaces import ArraySpace, Condition, Space, count_rows, repeat_rows
 
@@ -107,10 +108,16 @@ class Family(nn.Module):
     batch_share: ClassVar[float] = 1.0
     """Of the batch that suits the rows: where a row is dear, more steps on fewer rows do better in equal time."""
 
+    judged_by_draws: ClassVar[bool] = False
+    """Whether the held-out rows are judged by the energy score of draws, where `loss` says nothing of quality."""
+
     method_setting: ClassVar[str] = ""
     """Name of the setting that says by which method draws are made, where there is a choice."""
     methods: ClassVar[tuple[str, ...]] = ()
     """What that setting may be."""
+
+    usual_depth: ClassVar[int | None] = None
+    """Blocks of its networks where no number is asked for; None for what suits the space of y."""
 
     y_space: ArraySpace | None = None
     x_space: Space | None = None
@@ -189,27 +196,19 @@ class Family(nn.Module):
             )
         built = type(self)(**self.get_params())
         built.y_space, built.x_space = y_space, x_space
+        sizes = sizes_for(y_space, width, self.usual_depth if depth is None else depth, network)
         with seeded(seed):
-            built.assemble(y_space, x_space, width=width, depth=depth, network=network)
+            built.assemble(y_space, x_space, sizes)
         return built
 
-    def assemble(
-        self,
-        y_space: ArraySpace,
-        x_space: Space,
-        *,
-        width: int | None,
-        depth: int | None,
-        network: NetworkFactory | None,
-    ) -> None:
+    def assemble(self, y_space: ArraySpace, x_space: Space, sizes: Sizes) -> None:
         """Make the modules: `encoder`, and the `network` that answers in the shape of y."""
-        default, self.encoder = default_for(y_space, x_space, width=width, depth=depth)
-        if network is None:
-            self.network: nn.Module = default
+        if sizes.network is None:
+            network, self.encoder = default_for(y_space, x_space, sizes)
         else:
-            embedding = 128 if width is None else width
-            self.encoder = encoder_for(x_space, embedding)
-            self.network = network(y_space.shape, embedding)
+            self.encoder = encoder_for(x_space, sizes.width)
+            network = sizes.network(y_space.shape, sizes.width)
+        self.network: nn.Module = network
 
     @property
     def event(self) -> tuple[int, ...]:
@@ -258,7 +257,7 @@ class Family(nn.Module):
 
     def parts(self) -> list[Part]:
         """Return what is trained, in order; one part with `loss` unless the family says otherwise."""
-        return [Part("model", self, self.loss)]
+        return [Part("model", self, self.loss, judge=partial(energy_score, self) if self.judged_by_draws else None)]
 
     def loss(self, y: Tensor, x: Condition, *, generator: Source = None) -> Tensor:
         """Return the loss of each row, (batch,), in the family's own units.

@@ -19,8 +19,6 @@ noise, answers far apart are bridged.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import pairwise
 from typing import Any, ClassVar
 
 import torch
@@ -55,15 +53,10 @@ class Consistency(FlowMap):
         found, change = self._along(y_t, t, torch.ones_like(t), self.encode(x), wanted)
         return self._error(found - change.detach(), wanted)
 
-    def _states(self, embedding: Any, times: Tensor, generator: Source) -> Iterator[tuple[float, Tensor]]:
-        rows, like = self._rows(embedding)
-        y, ends = normal((rows, *self.event), generator, like=like), times.tolist()
-        yield ends[0], y
-        for start, end in pairwise(ends):
-            t, one = (like.new_full((1,), at).expand(rows) for at in (start, 1.0))
-            answer = y + (1 - start) * self.average(y, t, one, embedding)
-            y = answer
-            if end < 1:
-                s = like.new_full((1,), end).expand(rows)
-                y, _ = self.path.interpolate(answer, normal(tuple(answer.shape), generator, like=like), s)
-            yield end, y
+    def _jumped(self, y: Tensor, start: float, end: float, embedding: Any, generator: Source) -> Tensor:
+        """Return the answers to the states at `start`, with the noise of time `end` put back on them."""
+        answers = super()._jumped(y, start, 1.0, embedding, generator)
+        if end == 1:
+            return answers
+        s = y.new_full((1,), end).expand(len(y))
+        return self.path.interpolate(answers, normal(tuple(y.shape), generator, like=y), s)[0]

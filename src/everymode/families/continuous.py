@@ -20,7 +20,7 @@ from everymode.control import Control
 from everymode.errors import SettingError, check_choice, check_number
 from everymode.families.base import Family, copied, outside_inference, times_like
 from everymode.guidance import classifier_free, hide
-from everymode.networks import NetworkFactory, sizes_for
+from everymode.networks import Sizes
 from everymode.paths import Path
 from everymode.randomness import Source, new_generator, normal, uniform
 from everymode.solvers import (
@@ -80,7 +80,9 @@ class Continuous(Family):
     def _solve(self, method: str | Tableau, spacing: str, steps: int, tolerance: float) -> None:
         """Check and keep the settings of how draws are made."""
         if method != AUTO:
-            get_method(method, prefer=self.method_setting)  # refuses what it does not know
+            get_method(method, prefer=self.method_setting)  # refuses what nobody knows
+            if isinstance(method, str):
+                check_choice(self.method_setting, method, self.methods)
         setattr(self, self.method_setting, method)
         self.spacing = check_choice("spacing", spacing, (AUTO, FOUND, *SPACINGS))
         self.steps = check_number("steps", steps, 1, 100_000, integer=True)
@@ -136,11 +138,11 @@ class Continuous(Family):
         with torch.no_grad():
             embedding = repeat_rows(self.encode(asked), _DRAWS)
             rows, like = self._rows(embedding)
-            noise = normal((rows, *self.event), new_generator(seed, like.device), like=like)
+            start = self._start(rows, new_generator(seed, like.device), like)
             choice, grid = choose(
-                self._path.prior_scale * noise,
+                start,
                 self._guided(self.field, embedding),
-                lambda method, times: last(self._followed(method, self._path.prior_scale * noise, times, embedding)),
+                lambda method, times: last(self._followed(method, start, times, embedding)),
                 self._path,
                 tolerance=self.tolerance,
                 most=_MOST if getattr(self, self.method_setting) == AUTO else 1,
@@ -158,8 +160,10 @@ class Continuous(Family):
 
     def _states(self, embedding: Any, times: Tensor, generator: Source) -> Iterator[tuple[float, Tensor]]:
         rows, like = self._rows(embedding)
-        start = self._path.prior_scale * normal((rows, *self.event), generator, like=like)
-        return self._followed(self._method, start, times, embedding, generator)
+        return self._followed(self._method, self._start(rows, generator, like), times, embedding, generator)
+
+    def _start(self, rows: int, generator: Source, like: Tensor) -> Tensor:
+        return self._path.prior_scale * normal((rows, *self.event), generator, like=like)
 
     def _followed(
         self, method: Tableau | Sampler, start: Tensor, times: Tensor, embedding: Any, generator: Source = None
@@ -190,22 +194,14 @@ class Continuous(Family):
         """How many rows the network sees for one evaluation of one draw."""
         return 1 if self.guidance == 1 else 2
 
-    def assemble(
-        self,
-        y_space: ArraySpace,
-        x_space: Space,
-        *,
-        width: int | None,
-        depth: int | None,
-        network: NetworkFactory | None,
-    ) -> None:
+    def assemble(self, y_space: ArraySpace, x_space: Space, sizes: Sizes) -> None:
         """Make `encoder` and `network`, and where x is hidden now and then what stands in its place."""
-        super().assemble(y_space, x_space, width=width, depth=depth, network=network)
+        super().assemble(y_space, x_space, sizes)
         if self._measured:
             self.register_buffer("chosen", torch.zeros(4))  # method, grid, steps, error
             self.register_buffer("grid", torch.linspace(0, 1, KNOTS))
         if self.drop:
-            self.nothing = nn.Parameter(torch.zeros(sizes_for(y_space, width, depth)[0]))
+            self.nothing = nn.Parameter(torch.zeros(sizes.width))
 
     def _hidden(self, embedding: Tensor, generator: Source) -> Tensor:
         """Return the embedding with x hidden in some rows, in training."""
@@ -246,7 +242,7 @@ class Continuous(Family):
         with outside_inference():
             embedding = copied(embedding)
             rows, like = self._rows(embedding)
-            start = self._path.prior_scale * normal((rows, *self.event), generator, like=like)
+            start = self._start(rows, generator, like)
             predict, path = self.predictor(embedding, guidance=control.guidance), self._path
             if control.temperature == 1:
                 method, times = self._steering

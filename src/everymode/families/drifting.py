@@ -24,7 +24,6 @@ fewer draws and neighbours than it takes to have several for every mode.
 from __future__ import annotations
 
 import math
-from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -32,7 +31,7 @@ from torch import Tensor
 
 from everymode.couplings import condition_distances
 from everymode.errors import check_number
-from everymode.families.base import Abilities, Family, Part, energy_score
+from everymode.families.base import Abilities, Family
 from everymode.randomness import Source, normal, uniform
 from everymode.spaces import Condition, count_rows, place, repeat_rows, take_rows
 
@@ -54,15 +53,12 @@ class Drifting(Family):
     name: ClassVar[str] = "drifting"
     abilities: ClassVar[Abilities] = Abilities()
     batch_share: ClassVar[float] = 0.125
+    judged_by_draws: ClassVar[bool] = True  # its loss stays as it is
 
     def __init__(self, *, draws: int = 16, neighbours: int = 32) -> None:
         super().__init__()
         self.draws = check_number("draws", draws, 2, 100_000, integer=True)
         self.neighbours = check_number("neighbours", neighbours, 1, 100_000, integer=True)
-
-    def parts(self) -> list[Part]:
-        """Return the one part; it is judged by its draws, since its loss stays as it is."""
-        return [Part("model", self, self.loss, judge=partial(energy_score, self))]
 
     def prepare(self, y: Tensor, x: Condition, *, seed: int) -> None:
         """Keep the rows among which neighbours are looked for."""

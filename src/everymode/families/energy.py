@@ -42,7 +42,7 @@ from torch.nn import functional
 from everymode.errors import SettingError, check_choice, check_number
 from everymode.families.base import Abilities, Family, copied, outside_inference
 from everymode.langevin import annealed_langevin, geometric_levels, langevin
-from everymode.networks import NetworkFactory
+from everymode.networks import Sizes
 from everymode.randomness import Source, normal, stratified, uniform
 from everymode.spaces import FEW_VALUES, ArraySpace, Condition, Space, repeat_rows
 
@@ -98,17 +98,9 @@ class Energy(Family):
         self.candidates = check_number("candidates", candidates, 2, 1_000_000, integer=True)
         self.steps = check_number("steps", steps, 1, 1_000_000, integer=True)
 
-    def assemble(
-        self,
-        y_space: ArraySpace,
-        x_space: Space,
-        *,
-        width: int | None,
-        depth: int | None,
-        network: NetworkFactory | None,
-    ) -> None:
+    def assemble(self, y_space: ArraySpace, x_space: Space, sizes: Sizes) -> None:
         """Make the modules, and the range of the data that `prepare` fills in."""
-        super().assemble(y_space, x_space, width=width, depth=depth, network=network)
+        super().assemble(y_space, x_space, sizes)
         self.register_buffer("low", -torch.ones(y_space.shape))
         self.register_buffer("high", torch.ones(y_space.shape))
 

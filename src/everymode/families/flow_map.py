@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator
-from functools import cache, partial
+from functools import cache
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -30,9 +30,9 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from everymode.errors import check_number
-from everymode.families.base import Abilities, Family, Part, energy_score, mean_over_event
+from everymode.families.base import Abilities, Family, mean_over_event
 from everymode.families.continuous import Continuous, velocity_on
-from everymode.networks import NetworkFactory, sizes_for
+from everymode.networks import Sizes
 from everymode.networks.embeddings import TimeEmbedding
 from everymode.paths import CosinePath
 from everymode.randomness import Source, normal
@@ -50,28 +50,17 @@ class FlowMap(Family):
     """
 
     abilities: ClassVar[Abilities] = Abilities(velocity=True, trajectory=True)
+    judged_by_draws: ClassVar[bool] = True  # its loss is against what it says itself
     path: ClassVar[CosinePath] = CosinePath()
 
     def __init__(self, *, steps: int = 1) -> None:
         super().__init__()
         self.steps = check_number("steps", steps, 1, 100_000, integer=True)
 
-    def assemble(
-        self,
-        y_space: ArraySpace,
-        x_space: Space,
-        *,
-        width: int | None,
-        depth: int | None,
-        network: NetworkFactory | None,
-    ) -> None:
+    def assemble(self, y_space: ArraySpace, x_space: Space, sizes: Sizes) -> None:
         """Make `encoder`, `network`, and the embedding of the time to jump."""
-        super().assemble(y_space, x_space, width=width, depth=depth, network=network)
-        self.span = TimeEmbedding(sizes_for(y_space, width, depth)[0], fastest=4.0)
-
-    def parts(self) -> list[Part]:
-        """Return the one part; it is judged by its draws, since its loss is against what it says itself."""
-        return [Part("model", self, self.loss, judge=partial(energy_score, self))]
+        super().assemble(y_space, x_space, sizes)
+        self.span = TimeEmbedding(sizes.width, fastest=4.0)
 
     @property
     def nfe(self) -> int:
@@ -100,11 +89,15 @@ class FlowMap(Family):
         y, ends = normal((rows, *self.event), generator, like=like), times.tolist()
         yield ends[0], y
         for start, end in pairwise(ends):
-            t, s = (like.new_full((1,), at).expand(rows) for at in (start, end))
-            y = y + (end - start) * self.average(y, t, s, embedding)
+            y = self._jumped(y, start, end, embedding, generator)
             yield end, y
 
     # For subclasses ------------------------------------------------------------------------------------------------
+
+    def _jumped(self, y: Tensor, start: float, end: float, embedding: Any, generator: Source) -> Tensor:
+        """Return the states (batch, *event) at time `end`, for those at `start`."""
+        t, s = (y.new_full((1,), at).expand(len(y)) for at in (start, end))
+        return y + (end - start) * self.average(y, t, s, embedding)
 
     def _flowing(self, y_t: Tensor, t: Tensor, x: Condition, told: Tensor) -> Tensor:
         """Return the velocity to fit at y_t (batch, *event): the teacher's, or the one `told` by y and its noise."""

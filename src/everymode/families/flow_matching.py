@@ -30,7 +30,7 @@ from everymode.errors import SettingError, check_bool, check_choice
 from everymode.families.base import Abilities, mean_over_event, times_like
 from everymode.families.continuous import Continuous
 from everymode.families.times import TIME_SAMPLING, draw_times
-from everymode.networks import NetworkFactory
+from everymode.networks import Sizes
 from everymode.paths import Path, get_path, path_settings
 from everymode.randomness import Source, normal
 from everymode.solvers import Tableau
@@ -93,15 +93,7 @@ class FlowMatching(Continuous):
     def _path(self) -> Path:
         return get_path(self.path)
 
-    def assemble(
-        self,
-        y_space: ArraySpace,
-        x_space: Space,
-        *,
-        width: int | None,
-        depth: int | None,
-        network: NetworkFactory | None,
-    ) -> None:
+    def assemble(self, y_space: ArraySpace, x_space: Space, sizes: Sizes) -> None:
         """Make `encoder` and `network`; refuse plain optimal transport where there is a condition."""
         empty = isinstance(x_space, ArraySpace) and x_space.size == 0
         if get_coupling(self.coupling).name == OptimalTransport.name and not empty:
@@ -109,7 +101,7 @@ class FlowMatching(Continuous):
                 "coupling='optimal_transport' makes the noise depend on x, and a model so trained is wrong for every "
                 "single x: take coupling='conditional_ot'."
             )
-        super().assemble(y_space, x_space, width=width, depth=depth, network=network)
+        super().assemble(y_space, x_space, sizes)
 
     def settings(self) -> dict[str, Any]:
         """Return the settings, JSON-ready."""

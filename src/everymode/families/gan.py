@@ -26,9 +26,9 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from everymode.errors import check_number
-from everymode.families.adversarial import Adversarial
+from everymode.families.adversarial import Adversarial, Critic
 from everymode.families.base import Abilities
-from everymode.networks import NetworkFactory, decoder_for, encoder_for, sizes_for
+from everymode.networks import Sizes, decoder_for, encoder_for
 from everymode.randomness import Source, normal
 from everymode.spaces import ArraySpace, Condition, Space
 
@@ -67,22 +67,13 @@ class GAN(Adversarial):
         self._play(objective, penalty, rate, critic_rate, beta1, beta2)
         self.latent = check_number("latent", latent, 1, 65_536, integer=True)
 
-    def assemble(
-        self,
-        y_space: ArraySpace,
-        x_space: Space,
-        *,
-        width: int | None,
-        depth: int | None,
-        network: NetworkFactory | None,
-    ) -> None:
+    def assemble(self, y_space: ArraySpace, x_space: Space, sizes: Sizes) -> None:
         """Make the generator, which is `encoder`, `network` and `skip`, and the `critic`."""
-        width, depth = sizes_for(y_space, width, depth)
-        self.encoder = encoder_for(x_space, width)
-        self.network = decoder_for(y_space, self.latent, width, width=width, depth=depth)
+        self.encoder = encoder_for(x_space, sizes.width)
+        self.network = decoder_for(y_space, self.latent, sizes)
         self.skip = nn.Linear(self.latent, math.prod(y_space.shape), bias=False)
         nn.init.normal_(self.skip.weight, std=self.latent**-0.5)
-        self._make_critic(y_space, x_space, width, depth)
+        self.critic = Critic(y_space, x_space, sizes)
 
     def loss(self, y: Tensor, x: Condition, *, generator: Source = None) -> Tensor:
         """Return what the generator loses on each row, (batch,)."""

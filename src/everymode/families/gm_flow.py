@@ -40,7 +40,7 @@ from everymode.families.base import Abilities, times_like
 from everymode.families.continuous import Continuous
 from everymode.families.mdn import starts
 from everymode.families.times import draw_times
-from everymode.networks import NetworkFactory, default_for
+from everymode.networks import Sizes, default_for
 from everymode.paths import LinearPath, Path
 from everymode.randomness import Source, categorical, new_generator, normal
 from everymode.solvers import SPACINGS, Sampler, Tableau, get_method, get_solver
@@ -88,18 +88,10 @@ class GMFlow(Continuous):
         self.least_scale = check_number("least_scale", least_scale, 1e-6, 1)
         self.steps = check_number("steps", steps, 1, 100_000, integer=True)
 
-    def assemble(
-        self,
-        y_space: ArraySpace,
-        x_space: Space,
-        *,
-        width: int | None,
-        depth: int | None,
-        network: NetworkFactory | None,
-    ) -> None:
+    def assemble(self, y_space: ArraySpace, x_space: Space, sizes: Sizes) -> None:
         """Make the encoder, and the network of means, scales, axes and weights."""
         k = self.components
-        self.network, self.encoder = default_for(y_space, x_space, width=width, depth=depth, copies=4 * k)
+        self.network, self.encoder = default_for(y_space, x_space, sizes, copies=4 * k)
         self.register_buffer("logits", torch.zeros(k))
         self.register_buffer("means", torch.zeros(k, *y_space.shape))
         self.register_buffer("log_scales", torch.zeros(k, *y_space.shape))

@@ -41,7 +41,7 @@ from everymode.control import Control
 from everymode.errors import SettingError, check_choice, check_number
 from everymode.families.base import Abilities, Family, Part
 from everymode.families.flat import flat_condition
-from everymode.networks import NetworkFactory
+from everymode.networks import Sizes
 from everymode.randomness import Source, categorical, mix, normal
 from everymode.spaces import ArraySpace, Condition, Space
 from everymode.temperature import resampled
@@ -104,16 +104,8 @@ class GMM(Family):
         self.reg_covar = check_number("reg_covar", reg_covar, 0, 1, exclusive_low=True)
         self.max_iter = check_number("max_iter", max_iter, 1, 1_000_000, integer=True)
 
-    def assemble(
-        self,
-        y_space: ArraySpace,
-        x_space: Space,
-        *,
-        width: int | None,
-        depth: int | None,
-        network: NetworkFactory | None,
-    ) -> None:
-        """Make room for the mixture; there is no network, and `width` and `depth` mean nothing."""
+    def assemble(self, y_space: ArraySpace, x_space: Space, sizes: Sizes) -> None:
+        """Make room for the mixture; there is no network, and `sizes` mean nothing."""
         for name in self.sized_by_data:
             self.register_buffer(name, torch.zeros(0, dtype=torch.float64))
 

@@ -46,7 +46,7 @@ from torch import Tensor, nn
 from everymode.control import Control
 from everymode.errors import SettingError, check_choice, check_number
 from everymode.families.base import Abilities, Family
-from everymode.networks import NetworkFactory, default_for
+from everymode.networks import Sizes, default_for
 from everymode.networks.mlp import small_init
 from everymode.randomness import Source, categorical, normal
 from everymode.spaces import FEW_VALUES, ArraySpace, Condition, Space
@@ -91,19 +91,10 @@ class MDN(Family):
 
     # Building ------------------------------------------------------------------------------------------------------
 
-    def assemble(
-        self,
-        y_space: ArraySpace,
-        x_space: Space,
-        *,
-        width: int | None,
-        depth: int | None,
-        network: NetworkFactory | None,
-    ) -> None:
+    def assemble(self, y_space: ArraySpace, x_space: Space, sizes: Sizes) -> None:
         """Make the encoder, the network of means and scales, and the head of weights and triangular factors."""
         k, d = self.components, y_space.size
-        self.network, self.encoder = default_for(y_space, x_space, width=width, depth=depth, copies=2 * k)
-        width = 128 if width is None else width
+        self.network, self.encoder = default_for(y_space, x_space, sizes, copies=2 * k)
         entries = d * (d - 1) // 2 if self._full(y_space) else 0
         self.register_buffer("logits", torch.zeros(k))
         self.register_buffer("means", torch.zeros(k, *y_space.shape))
@@ -112,8 +103,8 @@ class MDN(Family):
         told = k * entries + (k if k > 1 else 0)  # one component has no weight to tell
         self.head: nn.Module | None = None
         if told:
-            last = small_init(nn.Linear(2 * width, told))
-            self.head = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width), nn.SiLU(), last)
+            last = small_init(nn.Linear(2 * sizes.width, told))
+            self.head = nn.Sequential(nn.SiLU(), nn.Linear(sizes.width, 2 * sizes.width), nn.SiLU(), last)
 
     def _full(self, y_space: ArraySpace) -> bool:
         if self.covariance == "full" and y_space.size > _MOST_FULL:

@@ -36,7 +36,7 @@ from zuko.transforms import MonotonicAffineTransform, MonotonicRQSTransform
 from everymode.control import Control
 from everymode.errors import check_choice, check_number
 from everymode.families.base import Abilities, Family
-from everymode.networks import NetworkFactory, encoder_for, sizes_for
+from everymode.networks import Sizes, encoder_for
 from everymode.randomness import Source, normal
 from everymode.spaces import ArraySpace, Condition, Space
 from everymode.temperature import resampled
@@ -73,6 +73,7 @@ class NormalizingFlow(Family):
     """
 
     name: ClassVar[str] = "normalizing_flow"
+    usual_depth: ClassVar[int | None] = 2
     abilities: ClassVar[Abilities] = Abilities(
         spaces=("vector",),
         own_network=False,
@@ -93,28 +94,19 @@ class NormalizingFlow(Family):
         self.bins = check_number("bins", bins, 2, 256, integer=True)
         self.passes = check_number("passes", passes, 2, integer=True, optional=True)
 
-    def assemble(
-        self,
-        y_space: ArraySpace,
-        x_space: Space,
-        *,
-        width: int | None,
-        depth: int | None,
-        network: NetworkFactory | None,
-    ) -> None:
+    def assemble(self, y_space: ArraySpace, x_space: Space, sizes: Sizes) -> None:
         """Make the encoder of x and zuko's flow, whose context is the embedding."""
-        width, layers = sizes_for(y_space, width, 2 if depth is None else depth)
         groups = self.nfe
-        self.encoder = encoder_for(x_space, width)
+        self.encoder = encoder_for(x_space, sizes.width)
         splines = self.kind == "nsf"
         self.network = Flow(
             y_space.size,
-            context=width,
+            context=sizes.width,
             transforms=self.transforms or (2 if splines else 5),
             passes=groups,
             univariate=Spline if splines else Affine,
             shapes=[(self.bins,), (self.bins,), (self.bins - 1,)] if splines else [(), ()],
-            hidden_features=[max(width, UNITS * groups)] * layers,
+            hidden_features=[max(sizes.width, UNITS * groups)] * sizes.depth,
             # few units belong to the first group: plain rectifiers that are off everywhere would hide x from it
             activation=nn.LeakyReLU,
         )

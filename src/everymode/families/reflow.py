@@ -28,8 +28,9 @@ from everymode.errors import check_number
 from everymode.families.base import Abilities, Family, Part, energy_score
 from everymode.families.continuous import carried
 from everymode.families.flow_matching import FlowMatching
-from everymode.networks import NetworkFactory
+from everymode.networks import Sizes
 from everymode.randomness import Source, mix, new_generator, normal, stratified, uniform
+from everymode.solvers import SAMPLERS
 from everymode.spaces import ArraySpace, Condition, Space, count_rows, place, take_rows
 
 __all__ = ["Reflow"]
@@ -45,12 +46,16 @@ class Reflow(FlowMatching):
 
     Args:
         rounds: how often a flow is trained on the pairs of the one before.
-        solver: as of `flow_matching`.
+        solver: as of `flow_matching`, but for those that add noise: the flow of given pairs has no score.
         steps: number of solver steps for a draw; NFE = steps times the solver's stages.
     """
 
     name: ClassVar[str] = "reflow"
     abilities: ClassVar[Abilities] = Abilities(density=True, velocity=True, trajectory=True)
+
+    methods: ClassVar[tuple[str, ...]] = tuple(
+        name for name in FlowMatching.methods if not (name in SAMPLERS and SAMPLERS[name].noisy)
+    )
 
     def __init__(self, *, rounds: int = 1, solver: str = "euler", steps: int = 1) -> None:
         super().__init__(solver=solver, steps=steps)
@@ -60,23 +65,14 @@ class Reflow(FlowMatching):
         """Return the settings, JSON-ready."""
         return self.get_params()
 
-    def assemble(
-        self,
-        y_space: ArraySpace,
-        x_space: Space,
-        *,
-        width: int | None,
-        depth: int | None,
-        network: NetworkFactory | None,
-    ) -> None:
+    def assemble(self, y_space: ArraySpace, x_space: Space, sizes: Sizes) -> None:
         """Make the flows of all rounds; this family's own `encoder` and `network` are those of the last."""
-        super().assemble(y_space, x_space, width=width, depth=depth, network=network)
-        sizes: dict[str, Any] = {"width": width, "depth": depth, "network": network}
+        super().assemble(y_space, x_space, sizes)
         self.earlier = nn.ModuleList()
         for _ in range(self.rounds):
             flow = FlowMatching()
             flow.y_space, flow.x_space = y_space, x_space
-            flow.assemble(y_space, x_space, **sizes)
+            flow.assemble(y_space, x_space, sizes)
             self.earlier.append(flow)
 
     def controlled(self, embedding: Any, control: Any, *, generator: Source = None) -> Tensor:

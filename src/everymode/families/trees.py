@@ -50,7 +50,7 @@ from everymode.errors import SettingError, check_bool, check_choice, check_numbe
 from everymode.families.base import Abilities, Family, Part, times_like
 from everymode.families.boosting import Boosted, Forest, boost, grow, lightgbm, pack, unpack
 from everymode.families.flat import flat_condition
-from everymode.networks import NetworkFactory
+from everymode.networks import Sizes
 from everymode.paths import Path, get_path
 from everymode.randomness import Source, mix, new_generator, normal, uniform
 from everymode.solvers import get_sampler, integrate, last, time_grid
@@ -138,16 +138,8 @@ class Trees(Family):
         self.members = check_number("members", members, 1, 10, integer=True)
         self.steps = check_number("steps", steps, 1, 100_000, integer=True, optional=True)
 
-    def assemble(
-        self,
-        y_space: ArraySpace,
-        x_space: Space,
-        *,
-        width: int | None,
-        depth: int | None,
-        network: NetworkFactory | None,
-    ) -> None:
-        """Make room for the trees; there is no network, and `width` and `depth` mean nothing."""
+    def assemble(self, y_space: ArraySpace, x_space: Space, sizes: Sizes) -> None:
+        """Make room for the trees; there is no network, and `sizes` mean nothing."""
         lightgbm()  # its absence is told now
         d = y_space.size
         self.register_buffer("blend", torch.zeros(2, d))

@@ -33,7 +33,7 @@ from torch.nn.functional import silu, softplus
 
 from everymode.errors import check_bool, check_choice, check_number
 from everymode.families.base import Abilities, Family
-from everymode.networks import NetworkFactory, coder_for, decoder_for, encoder_for, sizes_for
+from everymode.networks import Sizes, coder_for, decoder_for, encoder_for
 from everymode.randomness import Source, normal
 from everymode.spaces import ArraySpace, Condition, Space
 
@@ -88,23 +88,14 @@ class VAE(Family):
         self.prior = check_choice("prior", prior, PRIORS)
         self.noise = check_bool("noise", noise)
 
-    def assemble(
-        self,
-        y_space: ArraySpace,
-        x_space: Space,
-        *,
-        width: int | None,
-        depth: int | None,
-        network: NetworkFactory | None,
-    ) -> None:
+    def assemble(self, y_space: ArraySpace, x_space: Space, sizes: Sizes) -> None:
         """Make the `encoder` of x, the `coder` that tells q(z | x, y), the `decoder`, its spread and the prior."""
-        width, depth = sizes_for(y_space, width, depth)
-        self.encoder = encoder_for(x_space, width)
-        self.coder = coder_for(y_space, 2 * self.latent, width, width=width, depth=depth)
-        self.decoder = decoder_for(y_space, self.latent, width, width=width, depth=depth)
+        self.encoder = encoder_for(x_space, sizes.width)
+        self.coder = coder_for(y_space, 2 * self.latent, sizes)
+        self.decoder = decoder_for(y_space, self.latent, sizes)
         self.spread = Spread(y_space.shape if self.variance == "value" else ())
         if self.prior == "conditional":
-            self.prior_of_x = nn.Linear(width, 2 * self.latent)
+            self.prior_of_x = nn.Linear(sizes.width, 2 * self.latent)
 
     def _prior(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mean and log standard deviation of p(z | x), (batch, latent) each."""

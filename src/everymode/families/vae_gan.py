@@ -25,10 +25,10 @@ from typing import ClassVar
 from torch import Tensor
 
 from everymode.errors import check_number
-from everymode.families.adversarial import Adversarial
+from everymode.families.adversarial import Adversarial, Critic
 from everymode.families.base import Abilities
 from everymode.families.vae import VAE
-from everymode.networks import NetworkFactory
+from everymode.networks import Sizes
 from everymode.randomness import Source
 from everymode.spaces import ArraySpace, Condition, Space
 
@@ -70,18 +70,10 @@ class VAEGAN(Adversarial, VAE):
         self._play(objective, penalty, rate, critic_rate, beta1, beta2)
         self.weight = check_number("weight", weight, 0.0)
 
-    def assemble(
-        self,
-        y_space: ArraySpace,
-        x_space: Space,
-        *,
-        width: int | None,
-        depth: int | None,
-        network: NetworkFactory | None,
-    ) -> None:
+    def assemble(self, y_space: ArraySpace, x_space: Space, sizes: Sizes) -> None:
         """Make the autoencoder and the `critic`."""
-        super().assemble(y_space, x_space, width=width, depth=depth, network=network)
-        self._make_critic(y_space, x_space, width, depth)
+        super().assemble(y_space, x_space, sizes)
+        self.critic = Critic(y_space, x_space, sizes)
 
     def loss(self, y: Tensor, x: Condition, *, generator: Source = None) -> Tensor:
         """Return -ELBO and the weighted adversarial term of each row, (batch,)."""

@@ -47,7 +47,7 @@ from torch import Tensor, nn
 from everymode.errors import SettingError, check_bool, check_choice, check_number
 from everymode.families.base import Abilities, Family, Part, mean_over_event
 from everymode.families.codebook import CodeBook, straight_through
-from everymode.networks import NetworkFactory, causal_for, coder_for, decoder_for, encoder_for, sizes_for
+from everymode.networks import Sizes, causal_for, coder_for, decoder_for, encoder_for
 from everymode.networks.mlp import small_init
 from everymode.randomness import Source, categorical, normal
 from everymode.spaces import ArraySpace, Condition, Space
@@ -66,24 +66,23 @@ class Cells(nn.Module):
     """Tells y by the nearest of k-means centres, and answers a centre with an offset that follows from x.
 
     Args:
-        y_space, x_space: the spaces.
+        y_space, x_space, sizes: the spaces, and the sizes of the networks.
         levels, codes: size of the code book.
         noise: whether the spread of the errors is told.
-        width, depth: of the networks.
     """
 
     def __init__(
-        self, y_space: ArraySpace, x_space: Space, *, levels: int, codes: int, noise: bool, width: int, depth: int
+        self, y_space: ArraySpace, x_space: Space, sizes: Sizes, *, levels: int, codes: int, noise: bool
     ) -> None:
         super().__init__()
         self.event, self.latent = y_space.shape, self.latent_size(y_space)
-        self.encoder = encoder_for(x_space, width)
+        self.encoder = encoder_for(x_space, sizes.width)
         self.book = CodeBook(levels, codes, self.latent, learned=self.learned)
-        self.decoder = decoder_for(y_space, self.latent, width, width=width, depth=depth)
+        self.decoder = decoder_for(y_space, self.latent, sizes)
         self.spread: nn.Module | None = None
         if noise:
-            leave = small_init(nn.Linear(width, y_space.size))
-            self.spread = nn.Sequential(nn.Linear(self.latent + width, width), nn.SiLU(), leave)
+            leave = small_init(nn.Linear(sizes.width, y_space.size))
+            self.spread = nn.Sequential(nn.Linear(self.latent + sizes.width, sizes.width), nn.SiLU(), leave)
 
     learned: ClassVar[bool] = False
 
@@ -147,11 +146,11 @@ class Tokeniser(Cells):
     learned: ClassVar[bool] = True
 
     def __init__(
-        self, y_space: ArraySpace, x_space: Space, *, commitment: float, width: int, depth: int, **settings: Any
+        self, y_space: ArraySpace, x_space: Space, sizes: Sizes, *, commitment: float, **settings: Any
     ) -> None:
-        super().__init__(y_space, x_space, width=width, depth=depth, **settings)
+        super().__init__(y_space, x_space, sizes, **settings)
         self.commitment = commitment
-        self.coder = coder_for(y_space, self.latent, width, width=width, depth=depth)
+        self.coder = coder_for(y_space, self.latent, sizes)
         self.enter, self.leave = nn.Linear(y_space.size, self.latent), nn.Linear(self.latent, y_space.size)
         self.gates = nn.Parameter(torch.full((2,), _GATE))
 
@@ -193,18 +192,18 @@ class Prior(nn.Module):
     """p(codes | x), one level after another.
 
     Args:
-        y_space, x_space: the spaces.
+        y_space, x_space, sizes: the spaces, and the sizes of the networks.
         levels, codes: size of the code book.
-        width, depth: of the networks.
     """
 
-    def __init__(self, y_space: ArraySpace, x_space: Space, *, levels: int, codes: int, width: int, depth: int) -> None:
+    def __init__(self, y_space: ArraySpace, x_space: Space, sizes: Sizes, *, levels: int, codes: int) -> None:
         super().__init__()
         self.levels, self.codes = levels, codes
-        self.encoder = encoder_for(x_space, width)
-        self.network = causal_for(y_space, levels, width, width=width, depth=depth)
-        self.words = nn.Embedding((levels - 1) * codes, width) if levels > 1 else None  # nothing follows the last level
-        self.leave = small_init(nn.Linear(width, codes))
+        self.encoder = encoder_for(x_space, sizes.width)
+        self.network = causal_for(levels, sizes)
+        followed = levels - 1  # nothing follows the last
+        self.words = nn.Embedding(followed * codes, sizes.width) if followed else None
+        self.leave = small_init(nn.Linear(sizes.width, codes))
         self.offset = nn.Parameter(torch.zeros(levels, codes))
 
     def _known(self, codes: Tensor, first: int) -> Tensor | None:
@@ -262,24 +261,15 @@ class VQ(Family):
         self.focal = check_number("focal", focal, 0.0, 10.0)
         self.noise = None if noise is None else check_bool("noise", noise)
 
-    def assemble(
-        self,
-        y_space: ArraySpace,
-        x_space: Space,
-        *,
-        width: int | None,
-        depth: int | None,
-        network: NetworkFactory | None,
-    ) -> None:
+    def assemble(self, y_space: ArraySpace, x_space: Space, sizes: Sizes) -> None:
         """Make the tokeniser and the prior."""
-        width, depth = sizes_for(y_space, width, depth)
-        size = {"levels": self._levels(y_space.kind), "codes": self.codes, "width": width, "depth": depth}
+        size = {"levels": self._levels(y_space.kind), "codes": self.codes}
         noise = y_space.kind == "vector" if self.noise is None else self.noise
         if self.codebook == "learned":
-            self.tokeniser: Cells = Tokeniser(y_space, x_space, noise=noise, commitment=self.commitment, **size)
+            self.tokeniser: Cells = Tokeniser(y_space, x_space, sizes, noise=noise, commitment=self.commitment, **size)
         else:
-            self.tokeniser = Cells(y_space, x_space, noise=noise, **size)
-        self.prior = Prior(y_space, x_space, **size)
+            self.tokeniser = Cells(y_space, x_space, sizes, noise=noise, **size)
+        self.prior = Prior(y_space, x_space, sizes, **size)
 
     def prepare(self, y: Tensor, x: Condition, *, seed: int) -> None:
         """Put the code vectors where the data are."""

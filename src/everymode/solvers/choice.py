@@ -89,8 +89,7 @@ def choose(
             distances = away.flatten(1).square().mean(dim=1).sqrt().double()
             error = distances.mean() + 3 * distances.std() / len(distances) ** 0.5
             tried.append(Choice(name, spacing, steps, float(error)))
-        best = min(tried, key=lambda choice: choice.error)
-        if best.error <= tolerance:
+        if min(choice.error for choice in tried) <= tolerance:
             break
     return min(tried, key=lambda choice: choice.error), knots
 

@@ -310,11 +310,13 @@ class Sampler:
         name: what settings call it.
         states: (data, y, times, path, generator=...) -> states; see `ddim`.
         evaluations: from the number of steps to that of the model's evaluations.
+        noisy: whether it adds noise on the way, which asks for the score.
     """
 
     name: str
     states: Callable[..., States]
     evaluations: Callable[[int], int] = int
+    noisy: bool = False
 
 
 SAMPLERS: dict[str, Sampler] = {
@@ -324,9 +326,9 @@ SAMPLERS: dict[str, Sampler] = {
         Sampler("dpm_solver_3m", dpm_solver_3m),
         Sampler("unipc", unipc),
         Sampler("ddim", ddim),
-        Sampler("ddpm", ddpm),
+        Sampler("ddpm", ddpm, noisy=True),
         Sampler("heun", heun, lambda steps: 2 * steps - 1),
-        Sampler("heun_churn", partial(heun, churn=_CHURN), lambda steps: 2 * steps - 1),
+        Sampler("heun_churn", partial(heun, churn=_CHURN), lambda steps: 2 * steps - 1, noisy=True),
     )
 }
 
