@@ -402,18 +402,34 @@ def test_draws_are_valid_and_find_both_answers(fork):
     assert ((left > 0.2) & (left < 0.8)).mean() > 0.95
 
 
-def test_the_score_tells_informative_x_from_uninformative():
+@pytest.mark.parametrize(("family", "steps"), [("gaussian", 800), ("mean_flow", 400)])  # by likelihood; by energy
+def test_the_score_tells_informative_x_from_uninformative(family, steps):
     rng = np.random.default_rng(0)
     x = rng.uniform(-1, 1, (1500, 1))
     y = np.stack([3 * x[:, 0] + 0.1 * rng.normal(size=1500), rng.normal(size=1500)], axis=1)
     train_rows, test_rows = slice(0, 1000), slice(1000, 1500)
     scores = []
     for column in (0, 1):
-        model = tiny("flow_matching", steps=800, width=32, batch_size=128, learning_rate=0.005)
+        model = tiny(family, steps=steps, width=32, batch_size=128, learning_rate=0.005)
         model.fit(x[train_rows], y[train_rows, column])
         scores.append(model.score(x[test_rows], y[test_rows, column]))
     assert scores[0] > 0.8
     assert abs(scores[1]) < 0.06
+
+
+def test_the_score_of_a_normal_model_is_r2_and_a_lost_mode_lowers_it(fork):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(3000, 2))
+    y = np.stack([x @ [1.0, 2.0], x[:, 0]], axis=1) + rng.normal(size=(3000, 2)) * [1.5, 0.5]
+    model = tiny("gaussian", steps=800, width=32, batch_size=256, learning_rate=0.005).fit(x[:2000], y[:2000])
+    means = model.sample(x[2000:], 256).mean(axis=1)
+    unexplained = np.mean((y[2000:] - means) ** 2, axis=0) / y[2000:].var(axis=0)
+    assert model.score(x[2000:], y[2000:]) == pytest.approx(1 - np.sqrt(unexplained.prod()), abs=0.03)
+
+    problem, models = fork
+    x, y = problem.sample(200, seed=5)
+    lost = tiny("gaussian", steps=400).fit(x, np.abs(y))  # to the right is all that it knows
+    assert models["flow_matching"].score(x, y) > lost.score(x, y) + 0.1
 
 
 def test_weights_of_the_rows_enter_the_score(fork):

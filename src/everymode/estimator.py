@@ -17,7 +17,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
 from everymode.errors import CheckpointError, DataError, UnsupportedError, check_bool, check_number
-from everymode.families import Family, get_family, names
+from everymode.families import Family, get_family
 from everymode.inputs import count_of, encode_condition, encode_target, fit_condition, read_known, read_target
 from everymode.metrics import energy_scores
 from everymode.modes import most_probable, spread_out
@@ -42,6 +42,7 @@ _NETWORK_ROWS = 16_384  # rows x draws of one pass while sampling
 _STEERED_ROWS = 4096  # the same where gradients of the network are held
 _PREDICT_ROWS = 1024
 _PREDICT_DRAWS = 128
+_MOST_NEGATIVE = 700.0  # exponent of a score
 _MOST_DISTINCT = 1024
 _SAVED = ("n_features_in_", "history_", "n_steps_", "stopped_", "fit_seconds_", "precision_", "sample_seed_", "width_")
 _INITIAL, _TRAINING, _SPLIT, _SAMPLE, _PREDICT, _SETTLE = range(6)  # streams of randomness
@@ -381,8 +382,7 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
         """
         check_is_fitted(self, "family_")
         if not self.family_.abilities.density:
-            able = ", ".join(name for name in names() if get_family(name).abilities.density)
-            raise UnsupportedError(f"family {self.family_.name!r} has no density; these have one: {able}.")
+            raise UnsupportedError(f"family {self.family_.name!r} has no density; these have one: {able('density')}.")
         x, device = self._condition(X), self._device()
         y = encode_target(Y, self.y_space_, count_rows(x))
         found = torch.empty(2, len(y), dtype=torch.float64)
@@ -396,10 +396,17 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
         return (log_prob, error) if return_error else log_prob
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Return the energy skill: 1 - energy score / energy score of knowing nothing about x.
+        """Return how much is known of y, for x: 1 is all, and 0 nothing. The analogue of R^2 for distributions.
 
-        The analogue of R^2 for distributions: 1 is perfect, 0 is as good as drawing from the answers in `y` without
-        looking at x. The energy score is a proper score (Gneiting and Raftery, 2007: Strictly proper scoring rules).
+        Where the family has a density, R^2 by likelihood, 1 - exp(-2 gain / size): the gain is the mean of log p(y | x)
+        over that of a normal with the mean and the spread of every column of `y`, in nats, and size that of one y. For
+        a normal model of constant variance that is R^2 (Magee, 1990: R^2 measures based on Wald and likelihood ratio
+        joint significance tests). The likelihood sees a mode that is lost. That of a flow with more than 8 values is
+        an estimate, and takes its time.
+
+        Where there is none, the energy skill, 1 - energy score / energy score of draws from `y` without looking at x
+        (Gneiting and Raftery, 2007: Strictly proper scoring rules). The two are not to be compared with each other;
+        `everymode.compare` measures all families alike.
 
         Args:
             X: rows.
@@ -409,6 +416,14 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
         check_is_fitted(self, "family_")
         frame = as_frame(y)
         truth = np.asarray(y if frame is None else frame, dtype=np.float64).reshape(count_of(X), -1)
+        if self.has_density:
+            away = truth - np.average(truth, axis=0, weights=sample_weight)
+            variance = np.average(away**2, axis=0, weights=sample_weight)
+            if not (variance > 0).all():
+                return 0.0
+            blind = -0.5 * np.log(2 * np.pi * np.e * variance).sum()
+            gain = np.average(self.log_prob(X, y), weights=sample_weight) - blind
+            return float(-np.expm1(min(-2 * gain / truth.shape[1], _MOST_NEGATIVE)))
         draws = self.sample(X, 64 if self.family_.abilities.several else 1)
         scale = self.y_space_.per_value(self.y_space_.scale).reshape(-1)
         scores = energy_scores(truth, draws.reshape(len(truth), draws.shape[1], -1), scale=scale)
