@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from everymode import families, guidance, metrics, networks, paths, plots, problems, solvers, spaces, training
     from everymode.comparison import ModeTable, compare, judge
     from everymode.costs import guidance_cost
+    from everymode.diagnosis import Diagnosis, diagnose
     from everymode.distillation import distill
     from everymode.errors import (
         CheckpointError,
@@ -62,6 +63,7 @@ __all__ = [
     "CheckpointError",
     "Consistency",
     "DataError",
+    "Diagnosis",
     "Diffusion",
     "Drifting",
     "Family",
@@ -82,6 +84,7 @@ __all__ = [
     "UnsupportedError",
     "__version__",
     "compare",
+    "diagnose",
     "distill",
     "families",
     "guidance",
@@ -103,6 +106,7 @@ _HOMES = {
     "comparison": ("ModeTable", "compare", "judge"),
     "costs": ("guidance_cost",),
     "errors": ("CheckpointError", "DataError", "FileError", "MissingExtraError", "SettingError", "UnsupportedError"),
+    "diagnosis": ("Diagnosis", "diagnose"),
     "distillation": ("distill",),
     "estimator": ("OneToManyRegressor", "load"),
     "families": (

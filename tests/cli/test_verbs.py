@@ -445,3 +445,22 @@ def test_distill_teaches_another_family_and_steps_measures_it(call):
     own = call("steps", "teacher", "--nfe", "4", "--method", "heun,unipc", "--rows", 5, "-n", 50)
     assert "heun" in own.out
     assert "unipc" in own.out
+
+
+def test_diagnose_says_where_and_keeps_it(call):
+    numbers(400).to_csv("table.csv", index=False)
+    told = call("diagnose", "table.csv", "--target", "y", "--given", "x,size", "--out", "found")
+    assert told.out.startswith("verdict: several answers")
+    assert {path.name for path in Path("found").iterdir()} == {"report.html", "diagnosis.json", "figures"}
+    kept = json.loads(Path("found/diagnosis.json").read_text())
+    assert kept["verdict"] == "several answers"
+    assert len(kept["examples"]) == 20
+    page = Path("found/report.html").read_text()
+    assert "Rows that contradict each other" in page
+    assert "http" not in page.split("<body")[1].replace("http://www.w3.org", "")
+    for kind in ("verdict", "valley"):
+        assert Path(f"found/figures/{kind}.png").stat().st_size > 10_000
+    again = call("diagnose", "table.csv", "--target", "y", "--given", "x,size", "--json", "--quiet")
+    assert again.json == kept
+    one = call("diagnose", "table.csv", "--target", "z", "--given", "x", "--json").json
+    assert one["verdict"] == "one answer"

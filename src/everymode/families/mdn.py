@@ -150,6 +150,20 @@ class MDN(Family):
         mixture["log_weights"] = mixture["log_weights"].log_softmax(dim=1)
         return mixture
 
+    def roots(self, mixture: dict[str, Tensor]) -> Tensor:
+        """Return lower triangular factors L of the covariances L L' of a mixture that `encode` returned.
+
+        Returns:
+            (batch, k, d, d).
+        """
+        scales = mixture["scales"]
+        ones = torch.eye(scales.shape[-1], device=scales.device).expand(*scales.shape, -1)
+        if "factors" not in mixture:
+            return ones * scales[..., None, :]
+        factor = below_diagonal(mixture["factors"], scales.shape[-1])
+        inverse = torch.linalg.solve_triangular(factor, ones, upper=False, unitriangular=True)
+        return inverse * scales[..., None, :]
+
     def log_prob(self, y: Tensor, x: Condition) -> Tensor:
         """Return log p(y | x) of standardised y, (batch,), in nats."""
         return self._log_prob(y, self.encode(x))
