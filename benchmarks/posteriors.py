@@ -11,6 +11,10 @@ the draws. What it is told of a task besides the simulations is the box of the p
 the prior is standard normal, and there draws cannot leave the box. sbi rejects those that do. The peers have their
 defaults. Seconds are of the process, so that a busy machine does not count, and of one thread.
 
+`slcp_summaries` is `slcp` with its four points told by their means, the logarithms of their spreads and their
+correlation, to every method: what a scientist who knows that the points are draws of one normal would do. The other
+tasks tell nothing of the kind.
+
 Family, times and weight decay were chosen by the log-density of fresh simulations of another seed; the sampler and its
 steps by the forest on three observations of `two_moons`, which is therefore not quite blind; the number of members by
 the time that was left.
@@ -60,7 +64,7 @@ import everymode as em
 from everymode.metrics import bootstrap_interval
 from peers import write
 
-MEMBERS = 4
+MEMBERS = 12
 RECIPE: dict[str, Any] = {
     "family": em.FlowMatching(time_sampling="edm", solver="dpm_solver_2m", steps=16),
     "weight_decay": 0.1,
@@ -86,12 +90,14 @@ class Task:
     Attributes:
         simulate: (theta (n, size), generator) -> x (n, dx).
         log_likelihood: (x (dx,), theta (n, size)) -> (n,), up to a constant.
+        told: x (n, dx) -> what the methods see of it.
     """
 
     size: int
     bound: float
     simulate: Callable[[np.ndarray, np.random.Generator], np.ndarray]
     log_likelihood: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    told: Callable[[np.ndarray], np.ndarray] = np.asarray
 
     def simulations(self, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Return (theta, x) of n draws from the prior."""
@@ -153,10 +159,19 @@ def slcp_likelihood(x: np.ndarray, theta: np.ndarray) -> np.ndarray:
     return -0.5 * squares - 4 * (np.log(scales).sum(axis=1) + 0.5 * np.log(left))
 
 
+def summaries(x: np.ndarray) -> np.ndarray:
+    """Return the means, the log spreads and Fisher's z of the correlation of the four points of slcp, (n, 5)."""
+    points = x.reshape(-1, 4, 2)
+    mean, spread = points.mean(axis=1), points.std(axis=1)
+    correlation = ((points - mean[:, None]) / spread[:, None]).prod(axis=2).mean(axis=1)
+    return np.column_stack([mean, np.log(spread), np.arctanh(np.clip(correlation, -1 + 1e-6, 1 - 1e-6))])
+
+
 TASKS = {
     "two_moons": Task(2, 1.0, simulate_moons, moons_likelihood),
     "gaussian_mixture": Task(2, 10.0, simulate_mixture, mixture_likelihood),
     "slcp": Task(5, 3.0, simulate_slcp, slcp_likelihood),
+    "slcp_summaries": Task(5, 3.0, simulate_slcp, slcp_likelihood, summaries),
 }
 
 
@@ -254,8 +269,9 @@ def both(draws: np.ndarray, reference: np.ndarray) -> dict[str, list[float]]:
 
 def drawn(task: Task, fit: Callable, observations: np.ndarray, n: int, seed: int, file: Path) -> dict[str, Any]:
     """Fit and draw, keep the draws in `file`, and return what it took."""
-    start = time.process_time()
-    draw, told = fit(task, *task.simulations(n, seed), seed)
+    start, observations = time.process_time(), task.told(observations)
+    theta, x = task.simulations(n, seed)
+    draw, told = fit(task, theta, task.told(x), seed)
     fitted = time.process_time()
     draw(observations[0], 100)
     draws = np.stack([draw(x, POINTS) for x in observations])
@@ -353,9 +369,10 @@ def options() -> argparse.Namespace:
 
 def main() -> None:
     asked = options()
-    absent = [name for name in TASKS if not (DATA / f"sbi_{name}.npz").exists()]
+    files = {name: DATA / f"sbi_{name.removesuffix('_summaries')}.npz" for name in TASKS}
+    absent = sorted({file.name for file in files.values() if not file.exists()})
     if absent:
-        print(f"skipped: no sbi_{', sbi_'.join(absent)} in {DATA.name}; set EVERYMODE_DATA to the folder of the data.")
+        print(f"skipped: no {', '.join(absent)} in {DATA.name}; set EVERYMODE_DATA to the folder of the data.")
         return
     if find_spec("sbi") is None:
         print('skipped: there is no sbi to compare with; pip install "sbi==0.27.*".')
@@ -363,7 +380,7 @@ def main() -> None:
     warnings.simplefilter("ignore")  # the peers'
     torch.set_num_threads(1)
     CACHE.mkdir(parents=True, exist_ok=True)
-    data = {name: dict(np.load(DATA / f"sbi_{name}.npz")) for name in TASKS}
+    data = {name: dict(np.load(file)) for name, file in files.items()}
     for name, n, method in product(asked.tasks, asked.simulations, asked.methods):
         stem = CACHE / f"{name}_{n}_{method}_{asked.seed}"
         observations, file = data[name]["observation"], stem.with_suffix(".npz")
