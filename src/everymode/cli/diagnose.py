@@ -15,7 +15,7 @@ def command(
     table: Annotated[Path, typer.Argument(help="A .csv, .parquet or .npz file.", show_default=False)],
     target: Annotated[list[str], typer.Option(help="Column(s) to predict: a,b or repeated.")],
     given: Annotated[list[str] | None, typer.Option(help="Column(s) known; every other one by default.")] = None,
-    max_rows: Annotated[int, typer.Option(help="Of more rows, so many are looked at.")] = 20_000,
+    max_rows: Annotated[int, typer.Option(help="Of more rows, so many are looked at.")] = 10_000,
     out: Out = None,
     seed: Seed = 0,
     json: Json = False,

@@ -1,6 +1,6 @@
 """What is learned of y given x before valleys are looked for: the average, and mixtures of what it leaves.
 
-The average is a ridge regression of degree two and trees on what it leaves, each row's by models that have not seen it.
+The average is told by trees and a ridge regression of degree two, each row's by models that have not seen it.
 What is left is told by two learners: one Gaussian mixture for all x, which few rows suffice for, and a mixture density
 network, whose answers move, part and vanish with x.
 """
@@ -28,8 +28,8 @@ from everymode.families import MDN
 __all__ = ["LEARNERS", "Averages"]
 
 _PARTS = 3
-_OUTLYING = 5.0  # in halves of the range of 68 %
-_AGREED = 1.0  # in the same
+_MANY = 3000  # rows that a wider network and longer training pay for
+_AGREED = 1.0  # in halves of the range of 68 % of what is left
 _TREES, _TREE_ROWS = 60, 4000
 _MOST_COMPONENTS, _MIXTURE_ROWS = 12, 5000
 _NO_BETTER = 3  # numbers of components without a lower BIC
@@ -39,41 +39,43 @@ Learner = Callable[[np.ndarray, np.ndarray, int], Callable[[np.ndarray], Mixture
 
 
 class Average:
-    """E[y | x] by a ridge regression of degree two and trees on what it leaves, where they are of use."""
+    """E[y | x]: a ridge regression of degree two, trees on what it leaves too, or trees; for each target the best."""
 
     def __init__(self, x: np.ndarray, y: np.ndarray, seed: int) -> None:
         rows, size = x.shape
         degree = 2 if size * (size + 3) / 2 < rows / 8 else 1
         self._terms = make_pipeline(StandardScaler(), PolynomialFeatures(degree, include_bias=False), StandardScaler())
-        terms, y = self._terms.fit_transform(x), _clipped(y)
+        terms = self._terms.fit_transform(x)
         self._ridge = RidgeCV(np.logspace(-1, 4, 11), alpha_per_target=y.shape[1] > 1).fit(terms, y)
-        left = _clipped(y - self._ridge.predict(terms).reshape(y.shape))
-        self._trees = ExtraTreesRegressor(
-            _TREES,
-            min_samples_leaf=3,
-            bootstrap=True,
-            oob_score=True,
-            max_samples=min(1.0, _TREE_ROWS / rows),
-            random_state=seed,
-            n_jobs=-1,
-        )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # a row that is in every sample has no prediction
-            self._trees.fit(x, left if y.shape[1] > 1 else left[:, 0])
-        unseen = np.nan_to_num(np.reshape(self._trees.oob_prediction_, y.shape))
-        self._of_use = ((left - unseen) ** 2).mean(axis=0) < (left**2).mean(axis=0)
+        left = y - self._ridge.predict(terms).reshape(y.shape)
+        self._trees, error = _trees(x, y, seed)
+        self._trees_on_left, error_on_left = _trees(x, left, seed)
+        smooth_error = (left**2).mean(axis=0) * (1 + 2 * terms.shape[1] / rows)
+        self._smooth = np.minimum(smooth_error, error_on_left) <= error
+        self._left = error_on_left < smooth_error
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Return the averages (rows, d)."""
         smooth = self._ridge.predict(self._terms.transform(x)).reshape(len(x), -1)
-        return smooth + self._of_use * self._trees.predict(x).reshape(len(x), -1)
+        one, other = (trees.predict(x).reshape(len(x), -1) for trees in (self._trees, self._trees_on_left))
+        return np.where(self._smooth, smooth + self._left * other, one)
 
 
-def _clipped(y: np.ndarray) -> np.ndarray:
-    """Return y with outliers drawn in: one would pull the averages of all rows near it, which then look apart."""
-    low, middle, high = np.quantile(y, [0.16, 0.5, 0.84], axis=0)
-    reach = _OUTLYING * np.maximum(high - low, 1e-12) / 2
-    return np.clip(y, middle - reach, middle + reach)
+def _trees(x: np.ndarray, y: np.ndarray, seed: int) -> tuple[ExtraTreesRegressor, np.ndarray]:
+    """Return trees, and their mean squared errors on rows that they were not grown on, (d,)."""
+    trees = ExtraTreesRegressor(
+        _TREES,
+        min_samples_leaf=3,
+        bootstrap=True,
+        oob_score=True,
+        max_samples=min(1.0, _TREE_ROWS / len(x)),
+        random_state=seed,  # one thread: in several, scikit-learn loses the filters of warnings of the whole process
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a row that is in every sample has no prediction
+        trees.fit(x, y if y.shape[1] > 1 else y[:, 0])
+    unseen = np.nan_to_num(np.reshape(trees.oob_prediction_, y.shape))
+    return trees, ((y - unseen) ** 2).mean(axis=0)
 
 
 @dataclass(frozen=True)
@@ -130,13 +132,14 @@ def one_for_all(x: np.ndarray, y: np.ndarray, seed: int) -> Callable[[np.ndarray
 
 def one_for_each(x: np.ndarray, y: np.ndarray, seed: int) -> Callable[[np.ndarray], Mixtures]:
     """Learn a mixture density network."""
+    many = len(x) > _MANY
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         model = OneToManyRegressor(
             MDN(components=8),
-            width=32,
+            width=64 if many else 32,
             depth=2,
-            steps=400,
+            steps=1000 if many else 400,
             batch_size=256,
             weight_decay=1.0,
             patience=3,

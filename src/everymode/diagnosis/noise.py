@@ -51,7 +51,7 @@ def noise_of(x: np.ndarray, left: np.ndarray, seed: int) -> list[Noise]:
         size = np.log(np.abs(column) + 0.05 * usual + 1e-300)
         leaf = min(_LEAF, max(2, len(x) // 20))
         trees = ExtraTreesRegressor(
-            _TREES, min_samples_leaf=leaf, bootstrap=True, oob_score=True, random_state=seed, n_jobs=-1
+            _TREES, min_samples_leaf=leaf, bootstrap=True, oob_score=True, random_state=seed
         ).fit(x, size)
         told = np.asarray(trees.oob_prediction_)
         agreement: Any = spearmanr(told, size)

@@ -43,10 +43,10 @@ VERDICTS = (
     "several answers",
     "not enough data",
 )
-_MOST_ROWS, _MOST_TARGETS = 20_000, 16
+_MOST_ROWS, _MOST_TARGETS = 10_000, 16
 _FEW, _SOME = 200, 500  # rows below which one answer is not said; and below which parts are five
 _SURE, _LEANING = math.log(20), 1.0  # log-evidence: of a false alarm in 20, and of too much to say one answer
-_BLURS = (1.0, 1.4)
+_BLURS = (1.0, 1.6)
 _HEIGHTS = np.arange(0.05, 0.75, 0.05)  # of valleys, of which one is the highest that is believed
 _TIED = 0.5  # share of rows with a value that others have, too, from which on targets are taken for rounded
 _JUDGED = 1000  # rows that the columns are judged by
@@ -316,6 +316,7 @@ class _Looked:
     along: np.ndarray  # (rows, d)
     place: np.ndarray  # (rows,): of y on the line through the summit
     lines: Mixtures  # those through the summits
+    low_enough: float  # height of valleys that are believed
     columns: dict[str, float]
 
 
@@ -346,7 +347,8 @@ def _look(table: _Table, seed: int) -> _Looked:
     logs = {bet: log_evidence(_joined(found)) for bet, found in bets.items()}
     whole = {name: _stacked(mixtures, back) for name, mixtures in said.items()}
     best = max(whole, key=lambda name: float(whole[name].log_density(left[:, None]).mean()))
-    blur = max(_BLURS, key=lambda blur: logs[best, blur])
+    believed = {blur: _low_enough(_joined(bets[best, blur])) for blur in _BLURS}
+    blur = max(_BLURS, key=lambda blur: believed[blur][1])
     mixtures = whole[best]
     along, summits = directions(mixtures), mixtures.summits
     lines = on_a_line(mixtures, along, summits)
@@ -362,6 +364,7 @@ def _look(table: _Table, seed: int) -> _Looked:
         along=along,
         place=(left * along).sum(axis=1),
         lines=lines.laws,
+        low_enough=believed[blur][0],
         columns=_worth(table, part == 0, *first[best], _seed(seed, _COLUMNS)),
     )
 
@@ -409,7 +412,7 @@ def _worth(
 
 def _told(table: _Table, looked: _Looked, seed: int) -> Diagnosis:
     noise = dict(zip(table.shown_y.columns, noise_of(table.x, looked.left, _seed(seed, _NOISE)), strict=True))
-    several = looked.likely.height < _low_enough(looked.found)
+    several = looked.likely.height < looked.low_enough
     verdict = _verdict(looked.evidence, len(several), list(noise.values()))
     many = verdict == "several answers" and bool(several.any())
     if not many:
@@ -447,14 +450,14 @@ def _told(table: _Table, looked: _Looked, seed: int) -> Diagnosis:
     )
 
 
-def _low_enough(found: Valleys) -> float:
-    """Return the height below which valleys are believed: where the rows that have such gain the most together.
+def _low_enough(found: Valleys) -> tuple[float, float]:
+    """Return the height below which valleys are believed, where the rows that have such gain most, and that gain.
 
     Mixtures see small valleys between the answers that they learned from. What they were not shown falls in, and so
     rows with such valleys lose.
     """
     gains = [found.gains[found.height < height].sum(axis=0).min() for height in _HEIGHTS]
-    return float(_HEIGHTS[int(np.argmax(gains))])
+    return float(_HEIGHTS[int(np.argmax(gains))]), float(max(gains))
 
 
 def _verdict(evidence: float, rows: int, noise: Sequence[Noise]) -> str:
