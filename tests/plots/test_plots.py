@@ -21,7 +21,9 @@ OTHERS = [
     "quality",
     "scoreboard",
     "steps",
-]  # of a lesson, a comparison or a curve, tested beside them
+    "valley",
+    "verdict",
+]  # of a lesson, a comparison, a curve or a diagnosis, tested beside them
 NEEDS = {"answers": "draws", "bands": "draws", "coverage": "scores"}  # the others need motion
 
 
