@@ -7,7 +7,9 @@ import warnings
 
 import numpy as np
 import pandas as pd
+import polars
 import pytest
+import torch
 
 import everymode as em
 from everymode.diagnosis import VERDICTS
@@ -121,6 +123,24 @@ def test_rounding_is_no_choice():
     found = em.diagnose(x, np.round(x[:, 0] + rng.normal(size=800)))
     assert found.verdict in ("one answer", "not enough data")
     assert "rounded to 1" in found.remarks[0]
+
+
+@pytest.mark.parametrize(
+    "as_user",
+    [
+        lambda x, y: (pd.DataFrame(x), y),  # columns are numbers
+        lambda x, y: (torch.tensor(x), torch.tensor(y)),
+        lambda x, y: (polars.DataFrame({"a": x[:, 0], "b": np.where(x[:, 1] > 0, "u", "v")}), polars.Series("z", y)),
+        lambda x, y: (pd.DataFrame({"c": pd.Categorical(np.where(x[:, 0] > 0, "u", "v"))}), np.stack([y, y], axis=1)),
+    ],
+)
+def test_tables_of_every_kind_are_taken(as_user):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(60, 2)), rng.choice([-3.0, 3.0], 60) + 0.2 * rng.normal(size=60)
+    found = em.diagnose(*as_user(x, y))
+    assert found.verdict == "several answers"
+    assert len(found.examples) == 20
+    json.dumps(found.to_dict())
 
 
 def test_few_rows_of_one_answer_are_not_enough():

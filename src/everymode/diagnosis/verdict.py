@@ -263,7 +263,8 @@ class _Table:
         low, high = np.quantile(y, [0.16, 0.84], axis=0)
         scale = np.where(high > low, (high - low) / 2, np.maximum(y.std(axis=0), 1e-12))
         shown = as_frame(X)
-        shown_x = pd.DataFrame(np.asarray(X), columns=list(groups)) if shown is None else shown
+        shown_x = pd.DataFrame(np.asarray(X)) if shown is None else shown
+        shown_x = shown_x.set_axis(list(groups), axis=1)
         return cls(
             matrix,
             (y - y.mean(axis=0)) / scale,
