@@ -12,6 +12,7 @@ from torch.special import logit
 
 import everymode as em
 from everymode.families.adversarial import Critic, critic_loss, energy_score, generator_loss, squared_slope
+from everymode.networks import Sizes
 from everymode.problems import GaussianMixture
 from everymode.randomness import new_generator, seeded
 from everymode.spaces import ImageSpace, SequenceSpace, VectorSpace
@@ -136,7 +137,7 @@ def test_the_penalty_of_a_linear_critic_is_its_squared_weight(shape):
 def moved_critic(y_space):
     """A critic with its layers moved away from zero, in float64."""
     with seeded(0):
-        critic = Critic(y_space, VectorSpace((2,), (0.0, 0.0), (1.0, 1.0)), width=16, depth=2).double()
+        critic = Critic(y_space, VectorSpace((2,), (0.0, 0.0), (1.0, 1.0)), Sizes(16, 2)).double()
     with torch.no_grad():
         for parameter in critic.parameters():
             parameter += 0.1 * torch.randn(parameter.shape, generator=new_generator(3), dtype=torch.float64)
