@@ -27,7 +27,7 @@ from everymode.plots.style import house
 from peers import write
 
 PROBLEMS = ("fork", "sine_fold", "grid", "inverse_kinematics")
-CURVE = "fork"
+CURVE = "sine_fold"
 SCRATCH = ("gm_flow", "drifting", "mean_flow", "shortcut", "consistency", "reflow")
 TAUGHT = ("mean_flow", "shortcut", "consistency", "reflow")
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
