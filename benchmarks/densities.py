@@ -18,14 +18,12 @@ Usage: python benchmarks/densities.py [--quick]
 from __future__ import annotations
 
 import copy
-import os
 import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -39,7 +37,7 @@ from everymode.metrics.intervals import bootstrap_interval
 from everymode.randomness import seeded
 from everymode.spaces import VectorSpace
 from everymode.training import TrainingSettings
-from peers import write
+from peers import DATA, write
 
 PROBLEMS = ("two_moons", "sine_fold", "grid")
 TABLES = {"uci_concrete": "y"}  # the file, and its target
@@ -47,7 +45,6 @@ SEEDS = (0, 1, 2)
 ROWS, TEST_ROWS = 2000, 2000
 WIDTH, LAYERS = 64, 2
 LOOKS = 200  # steps between two looks at the rows to stop by
-DATA = Path(os.environ.get("EVERYMODE_DATA") or Path(__file__).parents[2] / "shared" / "data")
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,7 @@ out where they are not. What is done is kept in `runs/diagnosis` and not done ag
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import os
 import resource
 import sys
 import time
@@ -35,10 +33,9 @@ from joblib import Parallel, delayed
 import everymode as em
 from everymode.metrics import wilson_interval
 from everymode.problems.geyser import Geyser
-from peers import write
+from peers import DATA, kept, write
 
 TABLES = 200  # of each kind
-DATA = Path(os.environ.get("EVERYMODE_DATA") or Path(__file__).parents[2] / "shared" / "data")
 CACHE = Path(__file__).parents[1] / "runs" / "diagnosis"
 NAMED = {
     **dict.fromkeys(
@@ -179,20 +176,12 @@ def diagnosed(x: Any, y: Any) -> dict[str, Any]:
     }
 
 
-def kept(name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Return what is in the cache, or do the work and write it there."""
-    file = CACHE / f"{name}.json"
-    if not file.exists():
-        file.write_text(json.dumps(work()))
-    return json.loads(file.read_text())
-
-
 def random_table(kind: str, seed: int) -> dict[str, Any]:
     def work() -> dict[str, Any]:
         x, y, told = {"one": one, "several": several}[kind](seed)
         return {"seed": seed, **told, **diagnosed(x, y)}
 
-    return kept(f"{kind}_{seed}", work)
+    return kept(CACHE / f"{kind}_{seed}.json", work)
 
 
 def large(rows: int) -> dict[str, Any]:
@@ -207,7 +196,7 @@ def large(rows: int) -> dict[str, Any]:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         return {"rows": rows, "seconds": round(time.perf_counter() - started, 1), "peak_gib": round(peak, 2), **found}
 
-    return kept(f"large_{rows}", work)
+    return kept(CACHE / f"large_{rows}.json", work)
 
 
 # What is found -------------------------------------------------------------------------------------------------------
@@ -241,7 +230,7 @@ def main() -> None:
     names = [name for name in NAMED if name != "power_plant" or (DATA / "uci_power_plant.csv").exists()]
     problems = {}
     for name in names:
-        told = kept(name, lambda name=name: diagnosed(*named(name)))
+        told = kept(CACHE / f"{name}.json", lambda name=name: diagnosed(*named(name)))
         problems[name] = {**told, "expected": NAMED[name], "right": told["verdict"] == NAMED[name]}
         print(name, problems[name], file=sys.stderr)
     ready = [row for row in others if row["n"] >= 2000 and row["apart"] >= 4]

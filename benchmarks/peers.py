@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import sys
 import time
@@ -21,6 +22,7 @@ from everymode.runs import describe_machine
 from everymode.spaces import VectorSpace
 
 RESULTS = Path(__file__).parent / "results"
+DATA = Path(os.environ.get("EVERYMODE_DATA") or Path(__file__).parents[2] / "shared" / "data")
 
 UNIT = VectorSpace((2,), (0.0, 0.0), (1.0, 1.0))  # targets that are standardised already
 NOTHING = VectorSpace((0,), (), ())  # no condition
@@ -81,3 +83,11 @@ def write(name: str, content: Mapping[str, Any]) -> None:
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(whole, indent=2) + "\n")
     print(json.dumps(whole, indent=2))
+
+
+def kept(file: Path, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return what is in `file`, or do the work and write it there."""
+    if not file.exists():
+        file.write_text(json.dumps(work()))
+        print(file.stem, file.read_text(), file=sys.stderr, flush=True)
+    return json.loads(file.read_text())

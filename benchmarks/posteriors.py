@@ -40,8 +40,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -62,7 +60,7 @@ from sklearn.neural_network import MLPClassifier
 
 import everymode as em
 from everymode.metrics import bootstrap_interval
-from peers import write
+from peers import DATA, kept, write
 
 MEMBERS = 12
 RECIPE: dict[str, Any] = {
@@ -75,7 +73,6 @@ EPOCHS = 100  # of the perceptron, at most
 TIMED = 10_000  # draws of the timing
 CHECKED = 3  # observations whose exact posterior is drawn from
 PROPOSALS, CENTRES, BLUR = 100_000, 500, 0.1  # of those draws; the blur is in standard deviations of the reference
-DATA = Path(os.environ.get("EVERYMODE_DATA") or Path(__file__).parents[2] / "shared" / "data")
 CACHE = Path(__file__).parents[1] / "runs" / "posteriors"
 Draw = Callable[[np.ndarray, int], np.ndarray]  # (observation (dx,), n) -> (n, d)
 
@@ -346,14 +343,6 @@ def gathered(seed: int) -> dict[str, Any]:
         "versions": {name: version(name) for name in ("sbi", "scikit-learn", "numpy")},
         "tasks": tasks,
     }
-
-
-def kept(file: Path, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Return what is in `file`, or do the work and write it there."""
-    if not file.exists():
-        file.write_text(json.dumps(work()))
-        print(file.stem, file.read_text(), file=sys.stderr, flush=True)
-    return json.loads(file.read_text())
 
 
 def options() -> argparse.Namespace:

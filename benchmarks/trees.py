@@ -14,13 +14,11 @@ The data are in the folder EVERYMODE_DATA, by default `shared/data` beside the c
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 import warnings
 from collections.abc import Callable
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,7 +27,7 @@ from scipy.stats import norm
 
 import everymode as em
 from everymode.metrics import energy_scores
-from peers import write
+from peers import DATA, write
 
 SETS = ("uci_concrete", "uci_wine_quality_red", "uci_power_plant")
 FOLDS, DRAWS, TEST_ROWS, PEER_STEPS = 5, 30, 400, 50
@@ -116,16 +114,15 @@ def measure(table: np.ndarray) -> dict[str, Any]:
 
 
 def main() -> None:
-    folder = Path(os.environ.get("EVERYMODE_DATA") or Path(__file__).parents[2] / "shared" / "data")
-    absent = [name for name in SETS if not (folder / f"{name}.csv").exists()]
+    absent = [name for name in SETS if not (DATA / f"{name}.csv").exists()]
     if absent:
-        print(f"skipped: no {', '.join(absent)} in {folder.name}; set EVERYMODE_DATA to the folder of the data sets.")
+        print(f"skipped: no {', '.join(absent)} in {DATA.name}; set EVERYMODE_DATA to the folder of the data sets.")
         return
     warnings.simplefilter("ignore")  # the peers'
     torch.set_num_threads(1)
     for fit in FITS.values():  # what is imported at first use is not fitting
         fit(*(np.random.default_rng(0).normal(size=shape) for shape in ((60, 2), (60,))))
-    sets = {name: measure(np.loadtxt(folder / f"{name}.csv", delimiter=",", skiprows=1)) for name in SETS}
+    sets = {name: measure(np.loadtxt(DATA / f"{name}.csv", delimiter=",", skiprows=1)) for name in SETS}
     peers = {name: version(name) for name in ("treeffuser", "ngboost", "lightgbm", "numpy")}
     write("trees", {"seed": 0, "folds": FOLDS, "draws": DRAWS, "threads": 1, "versions": peers, "sets": sets})
 

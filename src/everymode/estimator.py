@@ -18,7 +18,15 @@ from sklearn.utils.validation import check_is_fitted
 
 from everymode.errors import CheckpointError, DataError, UnsupportedError, check_bool, check_number
 from everymode.families import Family, get_family
-from everymode.inputs import count_of, encode_condition, encode_target, fit_condition, read_known, read_target
+from everymode.inputs import (
+    as_numbers,
+    count_of,
+    encode_condition,
+    encode_target,
+    fit_condition,
+    read_known,
+    read_target,
+)
 from everymode.metrics import energy_scores
 from everymode.modes import most_probable, spread_out
 from everymode.networks import NetworkFactory
@@ -26,7 +34,6 @@ from everymode.persistence import read_model, write_model
 from everymode.randomness import Common, mix, new_generator
 from everymode.spaces import ArraySpace, Condition, Space, count_rows, place, repeat_rows, take_rows
 from everymode.steering import Steering, able, read_guides
-from everymode.tables import as_frame
 from everymode.training import (
     Progress,
     TrainingSettings,
@@ -414,8 +421,7 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
             sample_weight: weights of the rows.
         """
         check_is_fitted(self, "family_")
-        frame = as_frame(y)
-        truth = np.asarray(y if frame is None else frame, dtype=np.float64).reshape(count_of(X), -1)
+        truth = as_numbers(y, count_of(X))
         if self.has_density:
             away = truth - np.average(truth, axis=0, weights=sample_weight)
             variance = np.average(away**2, axis=0, weights=sample_weight)

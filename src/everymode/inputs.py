@@ -18,6 +18,7 @@ from everymode.tables import as_frame, check_finite, column_arrays, condition_sp
 
 __all__ = [
     "as_fitted",
+    "as_numbers",
     "count_of",
     "encode_condition",
     "encode_target",
@@ -164,6 +165,12 @@ def encode_target(Y: Any, space: ArraySpace, rows: int) -> Tensor:
         )
     values = values[:, None] if values.ndim == 1 and space.shape == (1,) else values
     return space.encode(space.check(values, "Y"))
+
+
+def as_numbers(Y: Any, rows: int) -> np.ndarray:
+    """Return the answers beside `rows` rows of X as float64, (rows, values)."""
+    frame = as_frame(Y)
+    return np.asarray(_to_numpy(Y) if frame is None else frame, dtype=np.float64).reshape(rows, -1)
 
 
 def take_given(X: Any, rows: np.ndarray) -> Any:

@@ -15,6 +15,7 @@ from everymode.inputs import as_fitted, encode_condition
 from everymode.problems import Problem
 from everymode.randomness import new_generator
 from everymode.spaces import place, repeat_rows
+from everymode.tables import is_categorical
 from everymode.tape import Motion, Tape
 
 __all__ = ["record", "record_motion", "record_table"]
@@ -161,7 +162,7 @@ def record_table(
     Raises:
         DataError: X holds no column of numbers.
     """
-    numeric = [c for c in X.columns if pd.api.types.is_numeric_dtype(X[c]) and not pd.api.types.is_bool_dtype(X[c])]
+    numeric = [c for c in X.columns if not is_categorical(X[c])]
     if not numeric:
         raise DataError("figures run along a column of numbers, and X holds categories only.")
     along = max(numeric, key=lambda column: X[column].nunique())

@@ -19,6 +19,7 @@ __all__ = [
     "check_finite",
     "column_arrays",
     "condition_space",
+    "is_categorical",
     "pick_columns",
     "read_problem",
     "read_table",
@@ -117,7 +118,7 @@ def split_targets(
     if not given:
         raise DataError("no column is left to condition on: the table holds the target alone.")
     for name in target:
-        if not pd.api.types.is_numeric_dtype(frame[name]) or pd.api.types.is_bool_dtype(frame[name]):
+        if is_categorical(frame[name]):
             text = [v for v in frame[name].tolist() if not isinstance(v, (int, float))][:3]
             raise DataError(
                 f"target {name!r} holds text or truth values where numbers belong, such as "
@@ -148,7 +149,8 @@ def as_frame(data: Any) -> pd.DataFrame | None:
     return None
 
 
-def _is_categorical(column: Any) -> bool:
+def is_categorical(column: Any) -> bool:
+    """Return whether a column of a frame holds categories: text, or truth values."""
     return not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column)
 
 
@@ -156,7 +158,7 @@ def check_finite(frame: pd.DataFrame, what: str) -> None:
     """Raise `DataError` naming rows and columns where cells are empty, NaN or infinite."""
     bad = np.array(frame.isna())
     for i, name in enumerate(frame.columns):
-        if not _is_categorical(frame[name]):
+        if not is_categorical(frame[name]):
             bad[:, i] |= ~np.isfinite(frame[name].to_numpy(dtype=np.float64, na_value=np.nan))
     if not bad.any():
         return
@@ -173,7 +175,7 @@ def check_finite(frame: pd.DataFrame, what: str) -> None:
 def condition_space(frame: pd.DataFrame) -> Space:
     """Return the space of the columns of X: a vector if all are numbers, else a table with categories."""
     check_finite(frame, "X")
-    categorical = [str(c) for c in frame.columns if _is_categorical(frame[c])]
+    categorical = [str(c) for c in frame.columns if is_categorical(frame[c])]
     if not categorical:
         return array_space(frame.to_numpy(dtype=np.float64), [str(c) for c in frame.columns], "X")
     return TableSpace.fit(column_arrays(frame), categorical)
@@ -184,7 +186,7 @@ def column_arrays(frame: pd.DataFrame) -> Mapping[str, np.ndarray]:
     return {
         str(name): (
             np.array([v.item() if isinstance(v, np.generic) else v for v in frame[name].tolist()], dtype=object)
-            if _is_categorical(frame[name])
+            if is_categorical(frame[name])
             else frame[name].to_numpy(dtype=np.float64)
         )
         for name in frame.columns

@@ -146,11 +146,7 @@ def _report(folder: Path, found: Comparison) -> None:
     from everymode import plots
     from everymode.report import Section, write_report
 
-    figures = []
-    for kind in plots.kinds_for(found):
-        figure = plots.draw(kind, found)
-        plots.save(figure, folder / "figures", kind)
-        figures.append((figure, plots.summary(kind)))
+    figures = plots.save_all(found, folder / "figures")
     terms = (
         "Every family saw the same rows, had as many parameters within 10 % where it is made of networks, and the same "
         "budget. The last row of a table is what real draws score: no model does better, except by luck."

@@ -34,14 +34,10 @@ def command(
 
     voice = Voice(json=json, quiet=quiet)
     X, Y = read_problem(table, split_names(target), split_names(given) or None)
-    found = diagnose(X, Y, random_state=seed, max_rows=max_rows)
     folder = new_run("diagnose", out)
+    found = diagnose(X, Y, random_state=seed, max_rows=max_rows)
     voice.show(str(found))
-    figures = []
-    for kind in plots.kinds_for(found):
-        figure = plots.draw(kind, found)
-        plots.save(figure, folder / "figures", kind)
-        figures.append((figure, plots.summary(kind)))
+    figures = plots.save_all(found, folder / "figures")
     sections = [Section("The verdict", str(found).replace("\n", "\n\n"), figures)]
     if len(found.examples):
         sections.append(

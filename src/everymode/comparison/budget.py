@@ -10,7 +10,7 @@ from everymode.errors import SettingError, check_number
 from everymode.estimator import OneToManyRegressor
 from everymode.families import Family, get_family
 from everymode.inputs import count_of, fit_condition, read_target
-from everymode.networks import sizes_for
+from everymode.networks import check_size
 from everymode.training import default_width
 
 __all__ = ["Budget", "Size", "matched_size", "reference_parameters"]
@@ -83,7 +83,7 @@ def matched_size(family: Family, X: Any, Y: Any, parameters: int, depth: int | N
     if not family.abilities.gradient:
         return Size(None, None)
     y_space, x_space = _spaces(X, Y)
-    sizes_for(y_space, None, depth)
+    check_size(None, depth)
     counts: dict[int, int] = {}
 
     def count(width: int) -> int:

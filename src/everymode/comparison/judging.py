@@ -10,10 +10,9 @@ import numpy as np
 
 from everymode.comparison.table import TRUTH, ModeTable, Row
 from everymode.estimator import OneToManyRegressor
-from everymode.inputs import as_fitted, count_of
+from everymode.inputs import as_fitted, as_numbers, count_of
 from everymode.metrics import energy_score, evaluate, log_likelihood
 from everymode.problems import Problem
-from everymode.tables import as_frame
 
 __all__ = ["floor_row", "judge", "judge_on_rows"]
 
@@ -73,8 +72,7 @@ def judge_on_rows(
 
     The energy score and the likelihood can be measured there; which answers are valid is not known.
     """
-    frame = as_frame(Y)
-    y = np.asarray(Y if frame is None else frame, dtype=np.float64).reshape(count_of(X), -1)
+    y = as_numbers(Y, count_of(X))
     found = []
     for name, model in models.items():
         started = time.perf_counter()

@@ -21,6 +21,7 @@ from sklearn.mixture import GaussianMixture
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
+from everymode.diagnosis.forests import out_of_bag
 from everymode.diagnosis.valleys import Mixtures
 from everymode.estimator import OneToManyRegressor
 from everymode.families import MDN
@@ -30,7 +31,7 @@ __all__ = ["LEARNERS", "Averages"]
 _PARTS = 3
 _MANY = 3000  # rows that a wider network and longer training pay for
 _AGREED = 1.0  # in halves of the range of 68 % of what is left
-_TREES, _TREE_ROWS = 60, 4000
+_TREES, _LEAF, _TREE_ROWS = 60, 3, 4000
 _MOST_COMPONENTS, _MIXTURE_ROWS = 12, 5000
 _NO_BETTER = 3  # numbers of components without a lower BIC
 
@@ -56,25 +57,15 @@ class Average:
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Return the averages (rows, d)."""
-        smooth = self._ridge.predict(self._terms.transform(x)).reshape(len(x), -1)
-        one, other = (trees.predict(x).reshape(len(x), -1) for trees in (self._trees, self._trees_on_left))
-        return np.where(self._smooth, smooth + self._left * other, one)
+        told = self._ridge.predict(self._terms.transform(x)).reshape(len(x), -1)
+        if (self._smooth & self._left).any():
+            told = told + self._left * self._trees_on_left.predict(x).reshape(told.shape)
+        return told if self._smooth.all() else np.where(self._smooth, told, self._trees.predict(x).reshape(told.shape))
 
 
 def _trees(x: np.ndarray, y: np.ndarray, seed: int) -> tuple[ExtraTreesRegressor, np.ndarray]:
     """Return trees, and their mean squared errors on rows that they were not grown on, (d,)."""
-    trees = ExtraTreesRegressor(
-        _TREES,
-        min_samples_leaf=3,
-        bootstrap=True,
-        oob_score=True,
-        max_samples=min(1.0, _TREE_ROWS / len(x)),
-        random_state=seed,  # one thread: in several, scikit-learn loses the filters of warnings of the whole process
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # a row that is in every sample has no prediction
-        trees.fit(x, y if y.shape[1] > 1 else y[:, 0])
-    unseen = np.nan_to_num(np.reshape(trees.oob_prediction_, y.shape))
+    trees, unseen = out_of_bag(x, y, trees=_TREES, leaf=_LEAF, seed=seed, rows=_TREE_ROWS)
     return trees, ((y - unseen) ** 2).mean(axis=0)
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 from scipy.stats import spearmanr
-from sklearn.ensemble import ExtraTreesRegressor
+
+from everymode.diagnosis.forests import out_of_bag
 
 __all__ = ["Noise", "noise_of"]
 
@@ -50,10 +51,7 @@ def noise_of(x: np.ndarray, left: np.ndarray, seed: int) -> list[Noise]:
         usual = np.median(np.abs(column))
         size = np.log(np.abs(column) + 0.05 * usual + 1e-300)
         leaf = min(_LEAF, max(2, len(x) // 20))
-        trees = ExtraTreesRegressor(
-            _TREES, min_samples_leaf=leaf, bootstrap=True, oob_score=True, random_state=seed
-        ).fit(x, size)
-        told = np.asarray(trees.oob_prediction_)
+        _, told = out_of_bag(x, size, trees=_TREES, leaf=leaf, seed=seed)
         agreement: Any = spearmanr(told, size)
         # trees say too much of small differences: the slope of what happened on what they say mends it
         slope = float(np.clip(np.cov(told, size)[0, 1] / max(told.var(ddof=1), 1e-12), 0.0, 1.0))

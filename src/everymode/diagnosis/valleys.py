@@ -70,7 +70,7 @@ class Mixtures:
 
     @cached_property
     def _log_volume(self) -> np.ndarray:
-        return np.log(np.abs(np.diagonal(self.roots, axis1=2, axis2=3))).sum(axis=2)
+        return np.log(np.diagonal(self.roots, axis1=2, axis2=3)).sum(axis=2)
 
     @property
     def mean(self) -> np.ndarray:
@@ -180,7 +180,7 @@ def valleys(lines: Lines, *, blur: float = 1.0) -> Valleys:
     height, lesser, gains = np.ones(rows), np.zeros(rows), np.zeros((rows, 2))
     peaks, floor = np.full((rows, 2), np.nan), np.full(rows, np.nan)
     weights, means = np.exp(laws.log_weights), laws.means[..., 0]
-    scales = blur * np.abs(laws.roots[..., 0, 0])
+    scales = blur * laws.roots[..., 0, 0]
     for row in np.flatnonzero(lines.counted):
         kept = weights[row] > _LEAST_WEIGHT
         if kept.sum() < 2:

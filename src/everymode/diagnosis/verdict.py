@@ -29,10 +29,10 @@ from everymode.diagnosis.learners import LEARNERS, Averages
 from everymode.diagnosis.noise import Noise, noise_of
 from everymode.diagnosis.valleys import Mixtures, Valleys, directions, log_evidence, on_a_line, one_peak, valleys
 from everymode.errors import DataError, check_number
-from everymode.inputs import fit_condition, read_target
+from everymode.inputs import as_numbers, fit_condition, read_target
 from everymode.randomness import mix
 from everymode.spaces import Condition, Space, TableSpace, VectorSpace
-from everymode.tables import as_frame
+from everymode.tables import as_frame, is_categorical
 
 __all__ = ["VERDICTS", "Diagnosis", "Where", "diagnose"]
 
@@ -247,8 +247,7 @@ class _Table:
             raise DataError(f"the table has {rows} rows: diagnose asks for 20, and says little below {_FEW}.")
         rng = np.random.default_rng(_seed(seed, _ROWS))
         chosen = np.sort(rng.permutation(rows)[:most])
-        frame = as_frame(Y)
-        answers = np.asarray(Y if frame is None else frame, dtype=np.float64).reshape(rows, -1)[chosen]
+        answers = as_numbers(Y, rows)[chosen]
         names = list(y_space.names) or [f"y{i}" if answers.shape[1] > 1 else "y" for i in range(answers.shape[1])]
         matrix, groups = _matrix(space, x, chosen)
         remarks = [] if rows <= most else [f"{most:,} of {rows:,} rows, drawn at random, were looked at"]
@@ -327,6 +326,7 @@ def _look(table: _Table, seed: int) -> _Looked:
     part = np.random.default_rng(seed).permutation(rows) % parts
     left, average = np.empty_like(table.y), np.empty_like(table.y)
     said: dict[str, list[Mixtures]] = {name: [] for name in LEARNERS}
+    ways: dict[str, list[np.ndarray]] = {name: [] for name in LEARNERS}
     bets: dict[tuple[str, float], list[Valleys]] = {(name, blur): [] for name in LEARNERS for blur in _BLURS}
     first: dict[str, tuple[Averages, Callable[[np.ndarray], Mixtures]]] = {}
     for k in range(parts):
@@ -339,28 +339,30 @@ def _look(table: _Table, seed: int) -> _Looked:
             first.setdefault(name, (averages, mixtures))
             told = mixtures(table.x[see])
             said[name].append(told)
-            lines = on_a_line(told, directions(told), left[see])
+            ways[name].append(directions(told))
+            lines = on_a_line(told, ways[name][-1], left[see])
             lines = replace(lines, counted=lines.counted & agreed)
             for blur in _BLURS:
                 bets[name, blur].append(valleys(lines, blur=blur))
     order = np.concatenate([np.flatnonzero(part == k) for k in range(parts)])
     back = np.argsort(order)
-    logs = {bet: log_evidence(_joined(found)) for bet, found in bets.items()}
+    joined = {bet: _joined(found, back) for bet, found in bets.items()}
+    logs = [log_evidence(found) for found in joined.values()]
     whole = {name: _stacked(mixtures, back) for name, mixtures in said.items()}
     best = max(whole, key=lambda name: float(whole[name].log_density(left[:, None]).mean()))
-    believed = {blur: _low_enough(_joined(bets[best, blur])) for blur in _BLURS}
+    believed = {blur: _low_enough(joined[best, blur]) for blur in _BLURS}
     blur = max(_BLURS, key=lambda blur: believed[blur][1])
-    mixtures = whole[best]
-    along, summits = directions(mixtures), mixtures.summits
+    mixtures, along = whole[best], np.concatenate(ways[best])[back]
+    summits = mixtures.summits
     lines = on_a_line(mixtures, along, summits)
     heights = mixtures.log_density(np.stack([mixtures.mean, summits], axis=1))
     return _Looked(
-        evidence=float(np.logaddexp.reduce(list(logs.values()))) - math.log(len(logs)),
+        evidence=float(np.logaddexp.reduce(logs)) - math.log(len(logs)),
         left=left,
         average=average,
         variance=mixtures.variance,
         against=heights[:, 0] - heights[:, 1],
-        found=_joined(bets[best, blur], back),
+        found=joined[best, blur],
         likely=valleys(lines, blur=blur),
         along=along,
         place=(left * along).sum(axis=1),
@@ -370,10 +372,10 @@ def _look(table: _Table, seed: int) -> _Looked:
     )
 
 
-def _joined(found: Sequence[Valleys], back: np.ndarray | None = None) -> Valleys:
-    """Return the valleys of all parts, in the order of `back` if it is given."""
-    whole = {name: np.concatenate([getattr(one, name) for one in found]) for name in Valleys.__dataclass_fields__}
-    return Valleys(**(whole if back is None else {name: values[back] for name, values in whole.items()}))
+def _joined(found: Sequence[Valleys], back: np.ndarray) -> Valleys:
+    """Return the valleys of all parts in the order of `back`."""
+    names = Valleys.__dataclass_fields__
+    return Valleys(**{name: np.concatenate([getattr(one, name) for one in found])[back] for name in names})
 
 
 def _stacked(parts: Sequence[Mixtures], back: np.ndarray) -> Mixtures:
@@ -429,12 +431,12 @@ def _told(table: _Table, looked: _Looked, seed: int) -> Diagnosis:
         gain_error=float(gains.std(ddof=1) / math.sqrt(len(gains))),
         valley_ratio=float(np.exp(np.median(looked.against[asked]))),
         floor={
-            str(name): float(value)
+            name: float(value)
             for name, value in zip(
                 table.shown_y.columns, table.scale * np.sqrt(looked.variance.mean(axis=0)), strict=True
             )
         },
-        noise={str(name): one for name, one in noise.items()},
+        noise=noise,
         columns=looked.columns,
         where=_where(table, several) if many else (),
         examples=_examples(table, looked, several) if many else pd.DataFrame(),
@@ -520,7 +522,7 @@ class _Rule:
         """Return the rule with one more question, of a column of the matrix."""
         name = next(name for name, columns in table.groups.items() if column in columns)
         shown, values = table.shown_x[name], table.x[:, column]
-        if _is_text(shown):
+        if is_categorical(shown):
             said = f"{name} {'is not' if below else 'is'} {shown.iloc[int(values.argmax())]}"
             return replace(self, categories=(*self.categories, said))
         numbers, under = shown.to_numpy(dtype=np.float64), values <= threshold
@@ -537,10 +539,6 @@ class _Rule:
         return " and ".join([*said, *self.categories]) or "anywhere"
 
 
-def _is_text(column: Any) -> bool:
-    return not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column)
-
-
 def _examples(table: _Table, looked: _Looked, several: np.ndarray) -> pd.DataFrame:
     """Return pairs of rows that are near in x and on two sides of a valley, the nearest first."""
     weight = np.zeros(table.x.shape[1])
@@ -554,8 +552,8 @@ def _examples(table: _Table, looked: _Looked, several: np.ndarray) -> pd.DataFra
     distance, near = distance.reshape(len(asked), -1), rows[near.reshape(len(asked), -1)]
     other = np.einsum("rnd,rd->rn", looked.left[near], looked.along[asked])
     floor, own = looked.likely.floor[asked, None], looked.place[asked, None]
-    height = np.abs(looked.likely.peaks[asked, 0] - looked.likely.peaks[asked, 1])[:, None]
-    apart = ((own < floor) != (other < floor)) & (np.abs(own - other) > 0.5 * height)
+    between = np.abs(looked.likely.peaks[asked, 0] - looked.likely.peaks[asked, 1])[:, None]
+    apart = ((own < floor) != (other < floor)) & (np.abs(own - other) > 0.5 * between)
     order = np.argsort(np.where(apart, distance, np.inf), axis=None)
     taken: list[int] = []
     for flat in order:
@@ -576,15 +574,8 @@ def _laid(looked: _Looked, several: np.ndarray) -> Laid:
     start, end = looked.likely.peaks[rows].T
     length = end - start
     places = start[:, None] + _GRID * length[:, None]
-    lines = looked.lines
-    weights, means, scales = (
-        np.exp(lines.log_weights[rows]),
-        lines.means[rows, :, 0],
-        np.abs(lines.roots[rows, :, 0, 0]),
-    )
-    z = (places[:, :, None] - means[:, None]) / scales[:, None]
-    density = (weights[:, None] * np.exp(-0.5 * z**2) / scales[:, None]).sum(axis=2) / math.sqrt(2 * math.pi)
-    density *= np.abs(length)[:, None]
+    lines = Mixtures(*(part[rows] for part in (looked.lines.log_weights, looked.lines.means, looked.lines.roots)))
+    density = np.exp(lines.log_density(places[..., None])) * np.abs(length)[:, None]
     width, high = np.ones(len(_GRID)), int(np.abs(_GRID).argmin())
     nearest = np.stack([one_peak(row, width, high) for row in density])
     observed = (looked.place[rows] - start) / length

@@ -79,10 +79,8 @@ class Continuous(Family):
 
     def _solve(self, method: str | Tableau, spacing: str, steps: int, tolerance: float) -> None:
         """Check and keep the settings of how draws are made."""
-        if method != AUTO:
-            get_method(method, prefer=self.method_setting)  # refuses what nobody knows
-            if isinstance(method, str):
-                check_choice(self.method_setting, method, self.methods)
+        if method != AUTO and not isinstance(method, Tableau):
+            check_choice(self.method_setting, method, self.methods)
         setattr(self, self.method_setting, method)
         self.spacing = check_choice("spacing", spacing, (AUTO, FOUND, *SPACINGS))
         self.steps = check_number("steps", steps, 1, 100_000, integer=True)
@@ -239,6 +237,8 @@ class Continuous(Family):
 
     def controlled(self, embedding: Any, control: Control, *, generator: Source = None) -> Tensor:
         """Return one draw a row, (batch, *event), steered by `control`."""
+        if not self.abilities.steered:
+            return super().controlled(embedding, control, generator=generator)
         with outside_inference():
             embedding = copied(embedding)
             rows, like = self._rows(embedding)

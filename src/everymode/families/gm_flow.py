@@ -160,11 +160,9 @@ class GMFlow(Continuous):
         t = draw_times("uniform", _PATH, len(y), generator, like=y)
         y_t, _ = _PATH.interpolate(y, noise, t)
         found = self.mixture(y_t, t, self.encode(x))
-        away = _reflected(y.flatten(1)[:, None] - found["means"], found["axes"]) / found["scales"]
-        a, s, _, _ = _PATH.coefficients(t, away)
+        a, s, _, _ = _PATH.coefficients(t, found["means"])
         usual = s.clamp_min(_LEAST_SIGMA) * (a.square() + s.square()).rsqrt()
-        log_prob = -0.5 * away.square().sum(dim=2) - (found["scales"] / usual).log().sum(dim=2)
-        return -(found["log_weights"] + log_prob).logsumexp(dim=1) / away.shape[2]
+        return -_log_likelihood(y, found, usual) / found["means"].shape[2]
 
     # A flow --------------------------------------------------------------------------------------------------------
 
@@ -200,16 +198,12 @@ class GMFlow(Continuous):
         for start in range(0, len(y), chunk):
             rows = slice(start, start + chunk)
             embedding, t = self.encode(take_rows(x, rows)), y.new_zeros(len(y[rows]))
-            parts.append(torch.stack([self._log_prob_from(noise, y[rows], t, embedding) for noise in noises]))
+            told = (self.mixture(noise.expand_as(y[rows]), t, embedding) for noise in noises)
+            parts.append(torch.stack([_log_likelihood(y[rows], found, 1.0) for found in told]))
         found = torch.cat(parts, dim=1) if parts else y.new_zeros(_NOISES, 0)
+        found = found - 0.5 * math.log(2 * math.pi) * math.prod(self.event)
         log_prob = found.logsumexp(dim=0) - math.log(_NOISES)
         return log_prob, (found - log_prob).exp().std(dim=0) / math.sqrt(_NOISES)
-
-    def _log_prob_from(self, noise: Tensor, y: Tensor, t: Tensor, embedding: Any) -> Tensor:
-        found = self.mixture(noise.expand_as(y), t, embedding)
-        away = _reflected(y.flatten(1)[:, None] - found["means"], found["axes"]) / found["scales"]
-        log_prob = -0.5 * away.square().sum(dim=2) - found["scales"].log().sum(dim=2)
-        return (found["log_weights"] + log_prob).logsumexp(dim=1) - 0.5 * math.log(2 * math.pi) * away.shape[2]
 
     def _states(self, embedding: Any, times: Tensor, generator: Source) -> Iterator[tuple[float, Tensor]]:
         if self.solver != "mixture":
@@ -254,6 +248,13 @@ class GMFlow(Continuous):
         noise = (y_t - start * y) / (1 - start)
         fresh = normal(tuple(y.shape), generator, like=y)
         return end * y + (1 - end) * (kept * noise + math.sqrt(1 - kept**2) * fresh)
+
+
+def _log_likelihood(y: Tensor, mixture: dict[str, Tensor], unit: Tensor | float) -> Tensor:
+    """Return log p(y) under a mixture (batch,), in nats and units of y, without the constant of a normal."""
+    away = _reflected(y.flatten(1)[:, None] - mixture["means"], mixture["axes"]) / mixture["scales"]
+    log_prob = -0.5 * away.square().sum(dim=2) - (mixture["scales"] / unit).log().sum(dim=2)
+    return (mixture["log_weights"] + log_prob).logsumexp(dim=1)
 
 
 def _unit(told: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from everymode.errors import check_number
-from everymode.families.base import Abilities, Family, Part, energy_score
+from everymode.families.base import Abilities, Part, energy_score
 from everymode.families.continuous import carried
 from everymode.families.flow_matching import FlowMatching
 from everymode.networks import Sizes
@@ -51,8 +51,7 @@ class Reflow(FlowMatching):
     """
 
     name: ClassVar[str] = "reflow"
-    abilities: ClassVar[Abilities] = Abilities(density=True, velocity=True, trajectory=True)
-
+    abilities: ClassVar[Abilities] = Abilities(density=True, velocity=True, trajectory=True)  # no score to steer by
     methods: ClassVar[tuple[str, ...]] = tuple(
         name for name in FlowMatching.methods if not (name in SAMPLERS and SAMPLERS[name].noisy)
     )
@@ -74,10 +73,6 @@ class Reflow(FlowMatching):
             flow.y_space, flow.x_space = y_space, x_space
             flow.assemble(y_space, x_space, sizes)
             self.earlier.append(flow)
-
-    def controlled(self, embedding: Any, control: Any, *, generator: Source = None) -> Tensor:
-        """Refuse: steering asks for the score, and a flow of given pairs tells none."""
-        return Family.controlled(self, embedding, control, generator=generator)
 
     def prepare(self, y: Tensor, x: Condition, *, seed: int) -> None:
         """Keep the conditions: pairs are made for them."""

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from everymode.errors import DataError, unknown_name
 from everymode.plots.style import house
 
-__all__ = ["DOTS_PER_INCH", "Record", "draw", "kinds", "kinds_for", "save", "summary"]
+__all__ = ["DOTS_PER_INCH", "Record", "draw", "kinds", "kinds_for", "save", "save_all", "summary"]
 
 DOTS_PER_INCH = 150
 
@@ -77,6 +77,16 @@ def save(figure: Figure, folder: str | os.PathLike[str], name: str) -> list[Path
         figure.savefig(paths[0], dpi=DOTS_PER_INCH, metadata={"Software": None})
         figure.savefig(paths[1], dpi=DOTS_PER_INCH, metadata={"Date": None})
     return paths
+
+
+def save_all(record: Record, folder: str | os.PathLike[str]) -> list[tuple[Figure, str]]:
+    """Draws and writes every figure that a record has everything for; returns each with what it shows, in one line."""
+    shown = []
+    for kind in kinds_for(record):
+        figure = draw(kind, record)
+        save(figure, folder, kind)
+        shown.append((figure, summary(kind)))
+    return shown
 
 
 def _missing(module: ModuleType, record: Record) -> list[str]:

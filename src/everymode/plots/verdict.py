@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from everymode.diagnosis import Diagnosis
 from everymode.plots.style import FAINT, INK, colour, sheet
+from everymode.tables import is_categorical
 
 __all__ = ["NEEDS", "SUMMARY", "figure"]
 
@@ -42,12 +43,12 @@ def _answers(axes: Axes, found: Diagnosis, target: int) -> None:
     name, shown = next(iter(found.columns)), found.y.columns[target]
     column = found.x[name]
     chosen = np.random.default_rng(0).permutation(len(column))[:_MOST]
-    if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
-        across = column.to_numpy(dtype=np.float64)
-    else:
+    if is_categorical(column):
         codes, names = pd.factorize(column, sort=True)
         across = codes + np.random.default_rng(1).uniform(-0.3, 0.3, len(codes))
         axes.set_xticks(range(len(names)), [str(each) for each in names])
+    else:
+        across = column.to_numpy(dtype=np.float64)
     values = found.y.iloc[:, target].to_numpy(dtype=np.float64)
     size = 14 if len(chosen) < 1000 else 6
     for rows, tint, text in (
