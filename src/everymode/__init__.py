@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         MissingExtraError,
         SettingError,
         UnsupportedError,
+        ValleyWarning,
     )
     from everymode.estimator import OneToManyRegressor, load
     from everymode.families import (
@@ -82,6 +83,7 @@ __all__ = [
     "Tape",
     "Trees",
     "UnsupportedError",
+    "ValleyWarning",
     "__version__",
     "compare",
     "diagnose",
@@ -105,7 +107,15 @@ __all__ = [
 _HOMES = {
     "comparison": ("ModeTable", "compare", "judge"),
     "costs": ("guidance_cost",),
-    "errors": ("CheckpointError", "DataError", "FileError", "MissingExtraError", "SettingError", "UnsupportedError"),
+    "errors": (
+        "CheckpointError",
+        "DataError",
+        "FileError",
+        "MissingExtraError",
+        "SettingError",
+        "UnsupportedError",
+        "ValleyWarning",
+    ),
     "diagnosis": ("Diagnosis", "diagnose"),
     "distillation": ("distill",),
     "estimator": ("OneToManyRegressor", "load"),

@@ -14,6 +14,7 @@ __all__ = [
     "MissingExtraError",
     "SettingError",
     "UnsupportedError",
+    "ValleyWarning",
     "check_bool",
     "check_choice",
     "check_number",
@@ -40,6 +41,10 @@ class CheckpointError(FileError):
 
 class UnsupportedError(ValueError):
     """A family was asked for what it cannot do; the message names the families that can."""
+
+
+class ValleyWarning(UserWarning):
+    """An average was asked for that lies between several answers, and is none of them."""
 
 
 class MissingExtraError(ImportError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, Self, overload
@@ -16,7 +16,15 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
-from everymode.errors import CheckpointError, DataError, UnsupportedError, check_bool, check_number
+from everymode.errors import (
+    CheckpointError,
+    DataError,
+    SettingError,
+    UnsupportedError,
+    ValleyWarning,
+    check_bool,
+    check_number,
+)
 from everymode.families import Family, get_family
 from everymode.inputs import (
     as_numbers,
@@ -28,10 +36,11 @@ from everymode.inputs import (
     read_target,
 )
 from everymode.metrics import energy_scores
-from everymode.modes import most_probable, spread_out
+from everymode.modes import Answers, RowAnswers, basins, middle, most_probable, spread_out
 from everymode.networks import NetworkFactory
 from everymode.persistence import read_model, write_model
 from everymode.randomness import Common, mix, new_generator
+from everymode.regions import highest_density_intervals
 from everymode.spaces import ArraySpace, Condition, Space, count_rows, place, repeat_rows, take_rows
 from everymode.steering import Steering, able, read_guides
 from everymode.training import (
@@ -51,6 +60,9 @@ _PREDICT_ROWS = 1024
 _PREDICT_DRAWS = 128
 _MOST_NEGATIVE = 700.0  # exponent of a score
 _MOST_DISTINCT = 1024
+_ROWS_AT_ONCE = 256  # whose draws are held while their modes are looked for
+_JUDGED_MEANS, _JUDGED_DRAWS = 16, 512  # rows and draws by which a mean is found to lie in a valley
+_IN_A_VALLEY = 0.35  # draws about the mean over those about the nearest answer
 _SAVED = ("n_features_in_", "history_", "n_steps_", "stopped_", "fit_seconds_", "precision_", "sample_seed_", "width_")
 _INITIAL, _TRAINING, _SPLIT, _SAMPLE, _PREDICT, _SETTLE = range(6)  # streams of randomness
 
@@ -342,25 +354,152 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
             )
         return max(_PREDICT_DRAWS, min(32 * n, 4096)) if self.family_.abilities.several else 1
 
-    def predict(self, X: Any) -> np.ndarray:
+    def modes(self, X: Any, n_draws: int = 2000, *, least: float = 0.005, random_state: int | None = None) -> Answers:
+        """Return the distinct answers of each row: where they are, how probable, how wide, and how sure.
+
+        Answers are clusters of draws with a valley between any two; see `everymode.modes.basins` for how they are told
+        from chance. What is rarer than some ten draws is not found: more draws find rarer answers, and tell shallower
+        valleys. The draws of every row come from the same noise, so that what is found for a row does not depend on
+        the rows beside it.
+
+        Args:
+            X: rows, as in `fit`.
+            n_draws: draws a row.
+            least: probability below which a cluster is no answer of its own, at most .5.
+            random_state: a seed; if None the model's own.
+
+        Returns:
+            a sequence with one entry a row: `locations` (k, *event), `probabilities`, `spreads`, `sureness`, and the
+            draws with the answer each belongs to. `counts` tells how many there are, and `to_frame()` is a table.
+        """
+        x = self._condition(X)
+        many = check_number("n_draws", n_draws, 1, integer=True) if self.family_.abilities.several else 1
+        check_number("least", least, 0.0, 0.5)
+        found = []
+        for draws in self._common_draws(x, many, random_state):
+            places, decoded = draws.flatten(2).double().numpy(), self.y_space_.decode(draws)
+            found += [
+                self._answers(points, values, least, self._row_seed(random_state))
+                for points, values in zip(places, decoded, strict=True)
+            ]
+        return Answers(found, self.y_space_.value_names)
+
+    def predict(self, X: Any, n_answers: int | None = None) -> np.ndarray:
         """Return the most probable answer for each row, never the average of several.
 
         The densest point among 128 draws. The draws of every row come from the same noise, so that what a row is
         answered does not depend on the rows beside it.
 
+        Args:
+            X: rows, as in `fit`.
+            n_answers: the so many most probable modes in its place; see `modes`.
+
         Returns:
-            (rows, *event) in the units of Y; (rows,) where Y was 1-D.
+            (rows, *event) in the units of Y; (rows,) where Y was 1-D. With `n_answers` (rows, n_answers, *event), the
+            most probable first, and NaN where a row has fewer.
         """
+        if n_answers is not None:
+            check_number("n_answers", n_answers, 1, integer=True)
+            return self.modes(X).best(n_answers)
         x = self._condition(X)
         several = self.family_.abilities.several
-        generator = new_generator(mix(self.sample_seed_, _PREDICT), self._device())
-        draws = self._draw(x, _PREDICT_DRAWS if several else 1, generator, common=True)
+        (draws,) = self._common_draws(x, _PREDICT_DRAWS if several else 1, None, at_once=max(count_rows(x), 1))
         rows, n = draws.shape[:2]
         answers = (
             most_probable(draws.reshape(rows, n, -1).numpy().astype(np.float64)) if several else draws[:, 0].numpy()
         )
         decoded = self.y_space_.decode(torch.from_numpy(answers).reshape(rows, 1, *self.y_space_.shape))
         return self._squeeze(decoded[:, 0])
+
+    def predict_interval(
+        self, X: Any, level: float = 0.9, n_draws: int = 1000, *, random_state: int | None = None
+    ) -> list[Any]:
+        """Return the highest-density region of each row: the shortest intervals that together hold `level` of p(y | x).
+
+        Where y has two modes it is two intervals, and nothing is spent on the gap. What it holds is what the model
+        believes: `everymode.Conformal` makes regions that hold as much of new data as asked.
+
+        Args:
+            X: rows, as in `fit`.
+            level: share of the draws inside, in (0, 1).
+            n_draws: draws a row.
+            random_state: a seed; if None the model's own.
+
+        Returns:
+            one entry a row: intervals (m, 2), rising, in the units of Y; a list of those, one a value, where Y has
+            several, each by itself.
+        """
+        check_number("level", level, 0.0, 1.0, exclusive_low=True)
+        if level == 1:
+            raise SettingError("level=1: give a share below 1; a region that holds everything has no end.")
+        x = self._condition(X)
+        many = check_number("n_draws", n_draws, 1, integer=True) if self.family_.abilities.several else 1
+        found: list[Any] = []
+        for draws in self._common_draws(x, many, random_state):
+            for row in self.y_space_.decode(draws).reshape(*draws.shape[:2], -1):
+                regions = [highest_density_intervals(values, level) for values in row.T]
+                found.append(regions[0] if self.y_space_.size == 1 else regions)
+        return found
+
+    def mean(self, X: Any, n_draws: int = 1000, *, random_state: int | None = None) -> np.ndarray:
+        """Return the average of draws, E[y | x], for each row: what squared error would learn, and often no answer.
+
+        Args:
+            X: rows, as in `fit`.
+            n_draws: draws a row.
+            random_state: a seed; if None the model's own.
+
+        Returns:
+            (rows, *event) in the units of Y; (rows,) where Y was 1-D.
+
+        Warns:
+            ValleyWarning: the average of a row lies between its answers. Said once a model.
+        """
+        x = self._condition(X)
+        many = check_number("n_draws", n_draws, 1, integer=True) if self.family_.abilities.several else 1
+        parts = []
+        for draws in self._common_draws(x, many, random_state):
+            average = draws.double().mean(dim=1)
+            if not parts and many > 1 and not getattr(self, "_told_of_valleys", False):
+                self._tell_of_valleys(draws.flatten(2).double().numpy(), average.flatten(1).numpy())
+            parts.append(average.float())
+        averages = torch.cat(parts) if parts else torch.empty(0, *self.y_space_.shape)
+        return self._squeeze(self.y_space_.decode(averages[:, None])[:, 0])
+
+    def _common_draws(
+        self, x: Condition, n: int, random_state: int | None, *, at_once: int = _ROWS_AT_ONCE
+    ) -> Iterator[torch.Tensor]:
+        """Yield the standardised draws (rows, n, *event) of so many rows; the same noise is used for every row."""
+        for part in torch.arange(count_rows(x)).split(at_once):
+            generator = new_generator(self._row_seed(random_state), self._device())
+            yield self._draw(take_rows(x, part), n, generator, common=True)
+
+    def _row_seed(self, random_state: int | None) -> int:
+        return mix(self.sample_seed_, _PREDICT) if random_state is None else int(random_state)
+
+    def _answers(self, points: np.ndarray, values: np.ndarray, least: float, seed: int) -> RowAnswers:
+        """Return the answers among the standardised draws (n, size) of a row, whose values are (n, *event)."""
+        basin, sureness = basins(points, least=least, seed=seed)
+        mine = [np.flatnonzero(basin == answer) for answer in range(len(sureness))]
+        chosen = [rows[middle(points[rows])] for rows in mine]
+        away = [((values[rows] - values[one]) ** 2).mean(axis=0) for rows, one in zip(mine, chosen, strict=True)]
+        shares = np.array([len(rows) for rows in mine]) / len(points)
+        return RowAnswers(
+            self._squeeze(values[chosen]), shares, self._squeeze(np.sqrt(away)), sureness, self._squeeze(values), basin
+        )
+
+    def _tell_of_valleys(self, draws: np.ndarray, averages: np.ndarray) -> None:
+        """Warn if averages (rows, size) of draws (rows, n, size) lie between answers, as a few rows tell."""
+        rows = np.linspace(0, len(draws) - 1, min(len(draws), _JUDGED_MEANS)).astype(int)
+        fell = sum(_in_a_valley(draws[row, :_JUDGED_DRAWS], averages[row]) for row in rows)
+        if fell:
+            self._told_of_valleys = True
+            warnings.warn(
+                f"the mean lies between the answers in {fell} of {len(rows)} rows that were looked at, and is none of "
+                "them: predict(X) gives the most probable answer, and modes(X) all of them.",
+                ValleyWarning,
+                stacklevel=3,
+            )
 
     @overload
     def log_prob(self, X: Any, Y: Any, *, return_error: Literal[False] = False) -> np.ndarray: ...
@@ -514,6 +653,19 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
             "fitted": {name: getattr(self, name, None) for name in _SAVED},
         }
         return write_model(path, self.family_, header, width=self.width_, depth=self.depth)
+
+
+def _in_a_valley(draws: np.ndarray, average: np.ndarray) -> bool:
+    """Return whether there are several answers among draws (n, size), and their average is between them."""
+    basin, sureness = basins(draws)
+    if len(sureness) < 2:
+        return False
+    places = [draws[basin == answer] for answer in range(len(sureness))]
+    middles = np.stack([points[middle(points)] for points in places])
+    away = np.linalg.norm(middles - average, axis=1)
+    nearest, radius = middles[away.argmin()], away.min() / 2
+    about_mean, about_answer = ((np.linalg.norm(draws - place, axis=1) < radius).sum() for place in (average, nearest))
+    return bool(about_mean < _IN_A_VALLEY * about_answer)
 
 
 def _device_of(family: Family) -> torch.device:

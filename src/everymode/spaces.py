@@ -168,6 +168,13 @@ class ArraySpace(Space):
         return math.prod(self.shape)
 
     @property
+    def value_names(self) -> tuple[str, ...]:
+        """A name for each value: that of its column, or y; y0, y1, ... where columns have none or hold several."""
+        if len(self.names) == self.size:
+            return self.names
+        return ("y",) if self.size == 1 else tuple(f"y{index}" for index in range(self.size))
+
+    @property
     def log_jacobian(self) -> float:
         """log |d encode(y) / d y|: minus the sum of the logs of the scales, each counted as often as it is used."""
         repeats = self.size // max(1, len(self.scale))

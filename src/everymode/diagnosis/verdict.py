@@ -248,7 +248,7 @@ class _Table:
         rng = np.random.default_rng(_seed(seed, _ROWS))
         chosen = np.sort(rng.permutation(rows)[:most])
         answers = as_numbers(Y, rows)[chosen]
-        names = list(y_space.names) or [f"y{i}" if answers.shape[1] > 1 else "y" for i in range(answers.shape[1])]
+        names = list(y_space.value_names)
         matrix, groups = _matrix(space, x, chosen)
         remarks = [] if rows <= most else [f"{most:,} of {rows:,} rows, drawn at random, were looked at"]
         y = answers.copy()

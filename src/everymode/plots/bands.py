@@ -14,9 +14,9 @@ from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 
 from everymode.errors import DataError
-from everymode.plots._regions import highest_density_intervals
 from everymode.plots._shared import limits, thin, useful_column
 from everymode.plots.style import INK, colour, fade, label, sheet
+from everymode.regions import highest_density_intervals
 from everymode.tape import Tape
 
 __all__ = ["NEEDS", "SUMMARY", "figure"]

@@ -7,7 +7,6 @@ from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
-from everymode.plots._regions import bandwidth, density_1d, density_2d
 from everymode.plots._shared import (
     condition,
     limits,
@@ -19,6 +18,7 @@ from everymode.plots._shared import (
     time_name,
 )
 from everymode.plots.style import MASS, label, mark_modes, sheet
+from everymode.regions import bandwidth, density_1d, density_2d
 from everymode.tape import Motion, Tape
 
 __all__ = ["NEEDS", "SUMMARY", "figure"]

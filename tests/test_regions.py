@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from everymode.plots._regions import bandwidth, density_1d, density_2d, highest_density_intervals
+from everymode.regions import bandwidth, density_1d, density_2d, highest_density_intervals
 
 
 def inside(values, intervals):

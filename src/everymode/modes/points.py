@@ -1,4 +1,4 @@
-"""Finding the distinct answers among draws."""
+"""Single answers among draws: the densest, and some that lie apart."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import numpy as np
 from scipy.spatial.distance import cdist
 
-__all__ = ["most_probable", "spread_out"]
+__all__ = ["middle", "most_probable", "spread_out"]
 
 _STRAY = 0.05  # share of the draws, the most lonely ones, that are never an answer
 _ROUNDS = 10
@@ -101,3 +101,23 @@ def _medoid(distances: np.ndarray, members: np.ndarray, otherwise: int) -> int:
     if not len(members):
         return otherwise
     return int(members[distances[np.ix_(members, members)].sum(axis=1).argmin()])
+
+
+def middle(points: np.ndarray, *, at_most: int = 600) -> int:
+    """Return which of the points (m, size) is in the middle of their denser half.
+
+    Of two halves, the denser is that whose points have more of the others near; the middle is the medoid, the point
+    from which the others are the least away. So it is a valid answer where answers lie on a curve, and near the
+    summit where one side has a long tail.
+
+    Args:
+        points: draws of one answer, in comparable units.
+        at_most: of more points, the first so many are looked at.
+    """
+    points = points[:at_most]
+    if len(points) < 3:
+        return 0
+    distances = cdist(points, points)
+    half = len(points) // 2
+    dense = np.argpartition(np.partition(distances, half, axis=1)[:, half], half)[: half + 1]
+    return int(dense[distances[np.ix_(dense, dense)].sum(axis=1).argmin()])

@@ -1,0 +1,104 @@
+"""The distinct answers of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, overload
+
+import numpy as np
+import pandas as pd
+
+__all__ = ["Answers", "RowAnswers"]
+
+
+@dataclass(frozen=True)
+class RowAnswers:
+    """The distinct answers for one x, the most probable first.
+
+    Attributes:
+        locations: (k, *event), in the units of Y: a draw in the middle of the denser half of each answer's draws.
+        probabilities: (k,), sum 1: the share of the draws that belong to each.
+        spreads: (k, *event), in the units of Y: root mean square distance of an answer's draws from its location,
+            value by value.
+        sureness: (k,), from 0 to 1: in what share of random halves of the draws the answer is found, too.
+        draws: (n, *event), what the answers were found among.
+        basin: (n,), the answer that each draw belongs to.
+    """
+
+    locations: np.ndarray
+    probabilities: np.ndarray
+    spreads: np.ndarray
+    sureness: np.ndarray
+    draws: np.ndarray = field(repr=False)
+    basin: np.ndarray = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.locations)
+
+
+class Answers(Sequence[RowAnswers]):
+    """The distinct answers of rows: a sequence of `RowAnswers`, one a row.
+
+    Examples:
+        >>> import everymode as em
+        >>> x, y = em.problems.get("fork").sample(500, seed=0)
+        >>> found = em.OneToManyRegressor("mdn", steps=300, random_state=0).fit(x, y).modes(x[:3])
+        >>> found.counts
+        array([2, 2, 2])
+    """
+
+    def __init__(self, rows: Sequence[RowAnswers], names: Sequence[str]) -> None:
+        self._rows, self.names = tuple(rows), tuple(names)
+
+    @overload
+    def __getitem__(self, index: int) -> RowAnswers: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Answers: ...
+
+    def __getitem__(self, index: int | slice) -> RowAnswers | Answers:
+        return Answers(self._rows[index], self.names) if isinstance(index, slice) else self._rows[index]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[RowAnswers]:
+        return iter(self._rows)
+
+    @property
+    def counts(self) -> np.ndarray:
+        """How many answers each row has, (rows,)."""
+        return np.array([len(row) for row in self._rows], dtype=int)
+
+    def best(self, k: int) -> np.ndarray:
+        """Return the k most probable answers of each row, (rows, k, *event); NaN where a row has fewer."""
+        event = self._rows[0].locations.shape[1:] if self._rows else ()
+        found = np.full((len(self._rows), k, *event), np.nan)
+        for row, answers in zip(found, self._rows, strict=True):
+            row[: len(answers)] = answers.locations[:k]
+        return found
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one line an answer: row, answer, probability, sureness, and the place and spread of each value."""
+        rows = np.repeat(np.arange(len(self._rows)), self.counts)
+        columns: dict[str, Any] = {
+            "row": rows,
+            "answer": np.concatenate([np.arange(len(row)) for row in self._rows]) if len(rows) else rows,
+            "probability": self._joined("probabilities", len(rows)).reshape(-1),
+            "sureness": self._joined("sureness", len(rows)).reshape(-1),
+        }
+        columns |= dict(zip(self.names, self._joined("locations", len(rows)).T, strict=True))
+        columns |= {
+            f"{name}_spread": values
+            for name, values in zip(self.names, self._joined("spreads", len(rows)).T, strict=True)
+        }
+        return pd.DataFrame(columns)
+
+    def _joined(self, name: str, rows: int) -> np.ndarray:
+        parts = [getattr(row, name).reshape(len(row), -1) for row in self._rows]
+        return np.concatenate(parts) if parts else np.empty((rows, len(self.names)))
+
+    def __str__(self) -> str:
+        """Return the table."""
+        return self.to_frame().to_string(index=False, float_format=lambda value: f"{value:.4g}")
