@@ -19,7 +19,6 @@ from sklearn.utils.validation import check_is_fitted
 from everymode.errors import CheckpointError, DataError, UnsupportedError, check_bool, check_number
 from everymode.families import Family, get_family
 from everymode.inputs import (
-    as_numbers,
     count_of,
     encode_condition,
     encode_target,
@@ -34,6 +33,7 @@ from everymode.persistence import read_model, write_model
 from everymode.randomness import Common, mix, new_generator
 from everymode.spaces import ArraySpace, Condition, Space, count_rows, place, repeat_rows, take_rows
 from everymode.steering import Steering, able, read_guides
+from everymode.tables import as_numbers
 from everymode.training import (
     Progress,
     TrainingSettings,
