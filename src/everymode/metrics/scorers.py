@@ -15,7 +15,7 @@ from everymode.metrics.energy import energy_scores
 from everymode.metrics.likelihood import log_likelihood
 from everymode.metrics.ranked import crps_values
 from everymode.metrics.variogram import variogram_scores
-from everymode.tables import as_numbers
+from everymode.tables import as_numbers, read_numbers
 
 __all__ = ["Scorer", "scorer", "scorer_names"]
 
@@ -69,7 +69,8 @@ def scorer(name: str, *, n_draws: int = 64, scale: ArrayLike | None = None, rand
     check_choice("name", name, scorer_names())
     check_number("n_draws", n_draws, 1, _MOST_DRAWS, integer=True)
     check_number("random_state", random_state, 0, 2**63 - 1, integer=True, optional=True)
-    return Scorer(name, int(n_draws), None if scale is None else tuple(np.asarray(scale, float)), random_state)
+    divisors = None if scale is None else tuple(np.atleast_1d(read_numbers(scale, "scale")).tolist())
+    return Scorer(name, int(n_draws), divisors, random_state)
 
 
 @dataclass(frozen=True)
