@@ -1,4 +1,4 @@
-"""Coverage, distances and their intervals, each beside its real-against-real floor."""
+"""Scores, coverage, distances and their intervals, each beside its real-against-real floor; scikit-learn scorers."""
 
 from __future__ import annotations
 

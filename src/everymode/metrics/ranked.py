@@ -40,8 +40,8 @@ def crps_values(y: ArrayLike, draws: ArrayLike, scale: ArrayLike | None = None) 
     taken for a distribution at one point, whose score is `|draw - y|`. Of one column it is the energy score.
 
     As published: `scoringrules.crps_ensemble(..., estimator="fair")` is the same number. Its default, "qd", as
-    `properscoring.crps_ensemble`, divides by n^2 in place of n (n - 1): the score of the draws themselves, above that
-    of their distribution by E|draw_i - draw_j| / (2 n), so that more draws score better.
+    properscoring and recent versions of torchmetrics, divides by n^2 in place of n (n - 1): the score of the draws
+    themselves, above that of their distribution by E|draw_i - draw_j| / (2 n), so that more draws score better.
 
     Fails: columns are looked at one by one, and answers whose columns do not go together score as well as answers
     whose columns do. Read it beside `energy_score` or `variogram_score`.
