@@ -79,10 +79,9 @@ def mmd_values(draws: np.ndarray, reference: np.ndarray, *, bandwidth: float | N
         bandwidth = float(np.median([np.median(pdist(row)) for row in reference])) or 1.0
     values = np.empty(len(draws))
     for row, (drawn, real) in enumerate(zip(draws, reference, strict=True)):
-        within = (
-            _sum_over_pairs(drawn, drawn, bandwidth) + _sum_over_pairs(real, real, bandwidth) - 2 * n
-        )  # k(a, a) = 1
-        values[row] = within / (n * (n - 1)) - 2 * _sum_over_pairs(drawn, real, bandwidth) / n**2
+        within = _sum_over_pairs(drawn, drawn, bandwidth) + _sum_over_pairs(real, real, bandwidth)
+        across = _sum_over_pairs(drawn, real, bandwidth)
+        values[row] = (within - 2 * n) / (n * (n - 1)) - 2 * across / n**2  # k(a, a) is 1
     return values
 
 
