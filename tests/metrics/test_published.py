@@ -220,7 +220,7 @@ def test_c2st_is_cross_validation_by_scikit_learn(classifier):
     rows, n = 60, 4
     x = rng.uniform(-1, 1, (rows, 1))
     draws, reference = x[:, None] + 0.5 * rng.normal(size=(2, rows, n, 1))
-    draws += 0.8
+    draws = 0.8 + 1.6 * draws
     measure = metrics.c2st(x, draws, reference, classifier=classifier, seed=3)
     pairs = [np.column_stack([np.repeat(x, n), side.ravel()]) for side in (draws, reference)]
     features, is_real = np.concatenate(pairs), np.repeat([False, True], rows * n)
