@@ -27,7 +27,6 @@ from everymode.errors import (
 )
 from everymode.families import Family, get_family
 from everymode.inputs import (
-    as_numbers,
     count_of,
     encode_condition,
     encode_target,
@@ -43,6 +42,7 @@ from everymode.randomness import Common, mix, new_generator
 from everymode.regions import highest_density_intervals
 from everymode.spaces import ArraySpace, Condition, Space, count_rows, place, repeat_rows, take_rows
 from everymode.steering import Steering, able, read_guides
+from everymode.tables import as_numbers
 from everymode.training import (
     Progress,
     TrainingSettings,

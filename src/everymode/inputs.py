@@ -14,11 +14,10 @@ from torch import Tensor
 
 from everymode.errors import DataError, unknown_name
 from everymode.spaces import ArraySpace, Condition, DictSpace, Space, TableSpace, array_space
-from everymode.tables import as_frame, check_finite, column_arrays, condition_space
+from everymode.tables import as_frame, check_finite, column_arrays, condition_space, read_numbers, to_numpy
 
 __all__ = [
     "as_fitted",
-    "as_numbers",
     "count_of",
     "encode_condition",
     "encode_target",
@@ -27,10 +26,6 @@ __all__ = [
     "read_target",
     "take_given",
 ]
-
-
-def _to_numpy(values: Any) -> Any:
-    return values.detach().cpu().numpy() if isinstance(values, Tensor) else values
 
 
 def _is_dict(X: Any) -> bool:
@@ -45,7 +40,7 @@ def count_of(X: Any) -> int:
 def _validated(estimator: BaseEstimator, X: Any, **settings: Any) -> np.ndarray:
     # finiteness is checked by the space, which names rows and columns
     return np.asarray(
-        validate_data(estimator, _to_numpy(X), dtype=np.float64, ensure_all_finite=False, allow_nd=True, **settings)
+        validate_data(estimator, to_numpy(X), dtype=np.float64, ensure_all_finite=False, allow_nd=True, **settings)
     )
 
 
@@ -58,7 +53,7 @@ def fit_condition(estimator: BaseEstimator, X: Any) -> tuple[Space, Condition, i
     frame = as_frame(X)
     if _is_dict(X):
         _check_parts(X)
-        arrays = {key: _numbers(value, f"X[{key!r}]") for key, value in X.items()}
+        arrays = {key: read_numbers(value, f"X[{key!r}]") for key, value in X.items()}
         parts = {key: array_space(value, what=f"X[{key!r}]") for key, value in arrays.items()}
         space = DictSpace(parts)
         return space, space.encode(arrays), count_of(arrays)
@@ -72,13 +67,6 @@ def fit_condition(estimator: BaseEstimator, X: Any) -> tuple[Space, Condition, i
     names = [str(c) for c in getattr(estimator, "feature_names_in_", [])]
     vector = array_space(array, names, "X")
     return vector, vector.encode(array), len(array)
-
-
-def _numbers(values: Any, what: str) -> np.ndarray:
-    try:
-        return np.asarray(_to_numpy(values), dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{what} holds text where numbers belong: {error}") from None
 
 
 def _check_parts(X: Mapping[str, Any]) -> None:
@@ -132,7 +120,7 @@ def read_target(Y: Any, rows: int) -> tuple[ArraySpace, Tensor, bool]:
         values = frame.to_numpy()
         values = values[:, 0] if values.shape[1] == 1 and np.ndim(Y) == 1 else values
     else:
-        values = np.asarray(_to_numpy(Y))
+        values = np.asarray(to_numpy(Y))
     if values.shape[:1] != (rows,):
         raise DataError(f"X has {rows} rows, but Y has shape {values.shape}: they must have equal length.")
     if rows < 2:
@@ -155,7 +143,7 @@ def encode_target(Y: Any, space: ArraySpace, rows: int) -> Tensor:
         DataError: Y has other rows, another shape or other columns than the space, or its cells are not finite numbers.
     """
     frame = as_frame(Y)
-    values = np.asarray(_to_numpy(Y)) if frame is None else frame.to_numpy()
+    values = np.asarray(to_numpy(Y)) if frame is None else frame.to_numpy()
     if values.shape[:1] != (rows,):
         raise DataError(f"X has {rows} rows, but Y has shape {values.shape}: they must have equal length.")
     if frame is not None and len(space.names) > 1 and tuple(map(str, frame.columns)) != space.names:
@@ -165,12 +153,6 @@ def encode_target(Y: Any, space: ArraySpace, rows: int) -> Tensor:
         )
     values = values[:, None] if values.ndim == 1 and space.shape == (1,) else values
     return space.encode(space.check(values, "Y"))
-
-
-def as_numbers(Y: Any, rows: int) -> np.ndarray:
-    """Return the answers beside `rows` rows of X as float64, (rows, values)."""
-    frame = as_frame(Y)
-    return np.asarray(_to_numpy(Y) if frame is None else frame, dtype=np.float64).reshape(rows, -1)
 
 
 def take_given(X: Any, rows: np.ndarray) -> Any:
@@ -197,7 +179,7 @@ def read_known(known: Any, space: ArraySpace, rows: int, *, flat: bool) -> np.nd
     if frame is not None or isinstance(known, Mapping):
         values = _known_columns(dict(known) if frame is None else column_arrays(frame), space, rows)
     else:
-        values = _numbers(known, "known")
+        values = read_numbers(known, "known")
     values = values[..., None] if flat and values.shape in ((), (rows,)) else values
     if values.shape not in (space.shape, (rows, *space.shape)):
         raise DataError(
@@ -221,7 +203,7 @@ def _known_columns(columns: Mapping[str, Any], space: ArraySpace, rows: int) -> 
     for name, column in columns.items():
         if str(name) not in space.names:
             raise DataError(unknown_name("column of known", str(name), space.names))
-        numbers = _numbers(column, f"column {name} of known")
+        numbers = read_numbers(column, f"column {name} of known")
         if numbers.shape not in ((), (rows,)):
             raise DataError(f"column {name} of known has shape {numbers.shape}: give one number or {rows}, a row each.")
         values[:, space.names.index(str(name))] = numbers

@@ -10,20 +10,24 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow.parquet
+from torch import Tensor
 
 from everymode.errors import DataError, unknown_name
 from everymode.spaces import Space, TableSpace, array_space
 
 __all__ = [
     "as_frame",
+    "as_numbers",
     "check_finite",
     "column_arrays",
     "condition_space",
     "is_categorical",
     "pick_columns",
+    "read_numbers",
     "read_problem",
     "read_table",
     "split_targets",
+    "to_numpy",
 ]
 
 
@@ -147,6 +151,36 @@ def as_frame(data: Any) -> pd.DataFrame | None:
         converted = data.to_pandas()
         return converted.to_frame() if isinstance(converted, pd.Series) else converted
     return None
+
+
+def to_numpy(values: Any) -> Any:
+    """Return a tensor as an array, and anything else as it is."""
+    return values.detach().cpu().numpy() if isinstance(values, Tensor) else values
+
+
+def read_numbers(values: Any, what: str) -> np.ndarray:
+    """Return an array, tensor, list or frame as float64.
+
+    Raises:
+        DataError: it holds text.
+    """
+    try:
+        return np.asarray(to_numpy(values), dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{what} holds text where numbers belong: {error}") from None
+
+
+def as_numbers(Y: Any, rows: int) -> np.ndarray:
+    """Return the answers beside `rows` rows of X as float64, (rows, values).
+
+    Raises:
+        DataError: Y is of another length, or holds text.
+    """
+    frame = as_frame(Y)
+    values = read_numbers(Y if frame is None else frame, "Y")
+    if values.shape[:1] != (rows,):
+        raise DataError(f"X has {rows} rows, but Y has shape {values.shape}: they must have equal length.")
+    return values.reshape(rows, -1)
 
 
 def is_categorical(column: Any) -> bool:

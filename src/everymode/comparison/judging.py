@@ -10,9 +10,10 @@ import numpy as np
 
 from everymode.comparison.table import TRUTH, ModeTable, Row
 from everymode.estimator import OneToManyRegressor
-from everymode.inputs import as_fitted, as_numbers, count_of
+from everymode.inputs import as_fitted, count_of
 from everymode.metrics import energy_score, evaluate, log_likelihood
 from everymode.problems import Problem
+from everymode.tables import as_numbers
 
 __all__ = ["floor_row", "judge", "judge_on_rows"]
 

@@ -29,10 +29,10 @@ from everymode.diagnosis.learners import LEARNERS, Averages
 from everymode.diagnosis.noise import Noise, noise_of
 from everymode.diagnosis.valleys import Mixtures, Valleys, directions, log_evidence, on_a_line, one_peak, valleys
 from everymode.errors import DataError, check_number
-from everymode.inputs import as_numbers, fit_condition, read_target
+from everymode.inputs import fit_condition, read_target
 from everymode.randomness import mix
 from everymode.spaces import Condition, Space, TableSpace, VectorSpace
-from everymode.tables import as_frame, is_categorical
+from everymode.tables import as_frame, as_numbers, is_categorical
 
 __all__ = ["VERDICTS", "Diagnosis", "Where", "diagnose"]
 

@@ -1,4 +1,4 @@
-"""Coverage, distances and their intervals, each beside its real-against-real floor."""
+"""Scores, coverage, distances and their intervals, each beside its real-against-real floor; scikit-learn scorers."""
 
 from __future__ import annotations
 
@@ -10,28 +10,41 @@ from everymode.metrics.classifier import c2st
 from everymode.metrics.coverage import Tally, mode_entropy, mode_recall, modes_found, probability_error, valid_share
 from everymode.metrics.energy import energy_score, energy_scores
 from everymode.metrics.intervals import bootstrap_interval, wilson_interval
+from everymode.metrics.kernels import mmd, mmd_values
 from everymode.metrics.likelihood import log_likelihood
 from everymode.metrics.neighbours import PRDC, prdc
+from everymode.metrics.ranked import crps, crps_values
+from everymode.metrics.scorers import Scorer, scorer, scorer_names
+from everymode.metrics.variogram import variogram_score, variogram_scores
 from everymode.metrics.wasserstein import sliced_wasserstein, sliced_wassersteins
 from everymode.problems import Problem
 
 __all__ = [
     "Measure",
+    "Scorer",
     "Tally",
     "bootstrap_interval",
     "c2st",
+    "crps",
+    "crps_values",
     "energy_score",
     "energy_scores",
     "evaluate",
     "log_likelihood",
+    "mmd",
+    "mmd_values",
     "mode_entropy",
     "mode_recall",
     "modes_found",
     "prdc",
     "probability_error",
+    "scorer",
+    "scorer_names",
     "sliced_wasserstein",
     "sliced_wassersteins",
     "valid_share",
+    "variogram_score",
+    "variogram_scores",
     "wilson_interval",
 ]
 

@@ -13,7 +13,7 @@ from scipy.stats import binom
 
 from everymode.errors import DataError
 from everymode.metrics.base import Measure
-from everymode.metrics.intervals import bootstrap_interval, wilson_interval
+from everymode.metrics.intervals import mean_over_rows, wilson_interval
 from everymode.problems import Problem
 
 __all__ = ["Tally", "mode_entropy", "mode_recall", "modes_found", "probability_error", "valid_share"]
@@ -40,6 +40,10 @@ def modes_found(problem: Problem, x: ArrayLike, draws: ArrayLike) -> tuple[int, 
     find it. Over all rows a mode is found when that happens in more than half as many rows. So given
     enough rows even one real draw a row finds all modes, and a model that gives one answer for each x can
     hardly find both modes of a pair: it would have to split the rows evenly between them.
+
+    As published, modes are counted where all draws share one law: by VEEGAN (Srivastava et al., 2017,
+    https://arxiv.org/abs/1705.07761) as found from one draw within three standard deviations on. Ours asks for a
+    share of the draws, and of the rows, and what is within a mode is for the problem to say.
     """
     return Tally.of(problem, x, draws).modes_found
 
@@ -51,7 +55,7 @@ def mode_recall(
 
     Found: at least one draw, and at least a quarter of the draws that the mode should get. A mode of
     probability .02 gets none of 100 real draws in 13 % of rows, so read this beside its floor. The interval
-    is a bootstrap over rows.
+    is a bootstrap over rows. No package publishes it: see `modes_found` for how others count.
     """
     return Tally.of(problem, x, draws).mode_recall(_reference(problem, x, reference), seed)
 
@@ -124,17 +128,17 @@ class Tally:
     def mode_recall(self, reference: Tally | None = None, seed: int = 0) -> Measure:
         """See the function of this name."""
         floor = self._floor(reference, lambda real: real._recalls.mean())
-        return _mean_over_rows(self._recalls, floor, seed)
+        return mean_over_rows(self._recalls, floor, seed)
 
     def probability_error(self, reference: Tally | None = None, seed: int = 0) -> Measure:
         """See the function of this name."""
         floor = self._floor(reference, lambda real: real._errors.mean())
-        return _mean_over_rows(self._errors, floor, seed)
+        return mean_over_rows(self._errors, floor, seed)
 
     def mode_entropy(self, reference: Tally | None = None, seed: int = 0) -> Measure:
         """See the function of this name."""
         floor = self._floor(reference, lambda real: real._entropies.mean())
-        return _mean_over_rows(self._entropies, floor, seed)
+        return mean_over_rows(self._entropies, floor, seed)
 
     def _floor(self, reference: Tally | None, metric: Callable[[Tally], float]) -> float | None:
         if reference is None:
@@ -180,8 +184,3 @@ class Tally:
 
 def _reference(problem: Problem, x: ArrayLike, reference: ArrayLike | None) -> Tally | None:
     return None if reference is None else Tally.of(problem, x, reference)
-
-
-def _mean_over_rows(values: np.ndarray, floor: float | None, seed: int) -> Measure:
-    low, high = bootstrap_interval(values, seed)
-    return Measure(float(values.mean()), low, high, floor, len(values))

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.spatial.distance import cdist
 
-from everymode.errors import DataError
 from everymode.metrics.base import Measure
-from everymode.metrics.intervals import bootstrap_interval
+from everymode.metrics.intervals import mean_over_rows
+from everymode.metrics.samples import beside_answers
 
 __all__ = ["energy_score", "energy_scores"]
 
@@ -32,9 +32,8 @@ def energy_score(
         seed: of the bootstrap over rows that gives the interval.
     """
     scores = energy_scores(y, draws, scale)
-    low, high = bootstrap_interval(scores, seed)
     floor = None if reference is None else float(energy_scores(y, reference, scale).mean())
-    return Measure(float(scores.mean()), low, high, floor, len(scores))
+    return mean_over_rows(scores, floor, seed)
 
 
 def energy_scores(y: ArrayLike, draws: ArrayLike, scale: ArrayLike | None = None) -> np.ndarray:
@@ -44,21 +43,17 @@ def energy_scores(y: ArrayLike, draws: ArrayLike, scale: ArrayLike | None = None
     that the distribution of the draws would get, for any n. A single draw says nothing of its distribution:
     it is taken for a distribution at one point, whose score is `|draw - y|`.
 
+    As published: `scoringrules.es_ensemble(..., estimator="fair")` is the same number. Its default, "nrg", divides by
+    n^2 in place of n (n - 1): the score of the draws themselves, above that of their distribution by
+    E|draw_i - draw_j| / (2 n). The mean over real y, less half the mean distance between them, is half of what
+    `scipy.stats.energy_distance` squares, where that leaves in the pairs i = j and takes one column.
+
     References:
         Strictly proper scoring rules, prediction, and estimation (Gneiting and Raftery, 2007),
         https://doi.org/10.1198/016214506000001437; Fair scores for ensemble forecasts (Ferro, 2014),
         https://doi.org/10.1002/qj.2270
     """
-    y, draws = np.asarray(y, float), np.asarray(draws, float)
-    if draws.ndim != 3 or y.shape != (draws.shape[0], draws.shape[2]) or draws.size == 0:
-        raise DataError(f"y must be (rows, dy) and draws (rows, n, dy); got {y.shape} and {draws.shape}")
-    if not (np.isfinite(y).all() and np.isfinite(draws).all()):
-        raise DataError("y and draws must be finite; remove the rows that are not")
-    if scale is not None:
-        scale = np.asarray(scale, float)
-        if scale.shape != y.shape[1:] or not np.all((scale > 0) & np.isfinite(scale)):
-            raise DataError(f"scale must be {y.shape[1]} positive numbers, one a column of y; got {scale}")
-        y, draws = y / scale, draws / scale
+    y, draws = beside_answers(y, draws, scale)
     n = draws.shape[1]
     to_truth = np.array([cdist(target[None], row).mean() for target, row in zip(y, draws, strict=True)])
     if n == 1:

@@ -9,14 +9,17 @@ from numpy.typing import ArrayLike
 from scipy.stats import norm
 
 from everymode.errors import DataError, check_number
+from everymode.metrics.base import Measure
 
-__all__ = ["bootstrap_interval", "wilson_interval"]
+__all__ = ["bootstrap_interval", "mean_over_rows", "wilson_interval"]
 
 _NUMBERS_AT_ONCE = 1_000_000
 
 
 def wilson_interval(successes: int, trials: int, level: float = 0.95) -> tuple[float, float]:
     """Interval for a probability from independent trials; sound for shares near 0 and 1 as well.
+
+    As published: `scipy.stats.binomtest(...).proportion_ci(level, method="wilson")`.
 
     References:
         Probable inference, the law of succession, and statistical inference (Wilson, 1927),
@@ -36,6 +39,9 @@ def bootstrap_interval(
 ) -> tuple[float, float] | tuple[None, None]:
     """Percentile bootstrap interval for the mean of `values (rows,)`; of a single row there is none.
 
+    As published: `scipy.stats.bootstrap(..., method="percentile")`, to the last digit for a seed. Its default method,
+    BCa, corrects for skewness and gives somewhat other ends.
+
     References:
         Bootstrap methods: another look at the jackknife (Efron, 1979), https://doi.org/10.1214/aos/1176344552
     """
@@ -53,6 +59,11 @@ def bootstrap_interval(
     tail = (1 - _checked(level)) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
     return float(low), float(high)
+
+
+def mean_over_rows(values: np.ndarray, floor: float | None, seed: int) -> Measure:
+    """The mean of `values (rows,)` beside its floor, with a bootstrap over rows as its interval."""
+    return Measure(float(values.mean()), *bootstrap_interval(values, seed), floor, len(values))
 
 
 def _checked(level: float) -> float:

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 
 from everymode.errors import DataError
 from everymode.metrics.base import Measure
-from everymode.metrics.intervals import bootstrap_interval
+from everymode.metrics.intervals import mean_over_rows
 
 __all__ = ["log_likelihood"]
 
@@ -34,7 +34,7 @@ def log_likelihood(log_densities: ArrayLike, truth: ArrayLike | None = None, see
         floor = float(true_values.mean())
     if np.isneginf(values).any():
         return Measure(float("-inf"), None, None, floor, len(values))
-    return Measure(float(values.mean()), *bootstrap_interval(values, seed), floor, len(values))
+    return mean_over_rows(values, floor, seed)
 
 
 def _checked(name: str, values: ArrayLike) -> np.ndarray:

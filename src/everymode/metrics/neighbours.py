@@ -8,7 +8,7 @@ from scipy.spatial.distance import cdist
 
 from everymode.errors import DataError, check_number
 from everymode.metrics.base import Measure
-from everymode.metrics.intervals import bootstrap_interval
+from everymode.metrics.intervals import mean_over_rows
 from everymode.metrics.samples import on_one_scale
 
 __all__ = ["PRDC", "prdc"]
@@ -41,7 +41,8 @@ def prdc(
 
     Draws may be exactly equal: a ball includes its surface, so copies of a real draw lie in its ball even where that
     has shrunk to a point, and density divides by the number of neighbours in the ball, which is k unless there are
-    ties. Without ties these are the published definitions.
+    ties. Without ties these are the published definitions, and the numbers those of the package `prdc` (Naeem et
+    al.), row by row; with ties its balls are without their surface, and copies of a real draw can lie in none.
 
     Fails: in many dimensions balls are wide and overlap little, and precision and recall fall for perfect models too;
     recall is high for a model whose draws are few and far out, since their balls are huge.
@@ -69,8 +70,7 @@ def prdc(
     if real is not None:
         floors = _over_rows(real[:, :at_most], reference[:, :at_most], neighbours).mean(axis=0).tolist()
     return {
-        name: Measure(float(column.mean()), *bootstrap_interval(column, seed), floor, len(column))
-        for name, column, floor in zip(PRDC, values.T, floors, strict=True)
+        name: mean_over_rows(column, floor, seed) for name, column, floor in zip(PRDC, values.T, floors, strict=True)
     }
 
 

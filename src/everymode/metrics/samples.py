@@ -1,4 +1,4 @@
-"""What the metrics between two samples share: both checked, and put on the scale of the real one."""
+"""What metrics share: draws checked beside answers or beside real draws, and put on one scale."""
 
 from __future__ import annotations
 
@@ -7,7 +7,26 @@ from numpy.typing import ArrayLike
 
 from everymode.errors import DataError
 
-__all__ = ["on_one_scale"]
+__all__ = ["beside_answers", "on_one_scale"]
+
+
+def beside_answers(y: ArrayLike, draws: ArrayLike, scale: ArrayLike | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Return `y (rows, dy)` and `draws (rows, n, dy)`, each column divided by its `scale (dy,)`.
+
+    Raises:
+        DataError: the shapes do not go together, a number is not finite, or `scale` is not positive.
+    """
+    y, draws = np.asarray(y, float), np.asarray(draws, float)
+    if draws.ndim != 3 or y.shape != (draws.shape[0], draws.shape[2]) or draws.size == 0:
+        raise DataError(f"y must be (rows, dy) and draws (rows, n, dy); got {y.shape} and {draws.shape}")
+    if not (np.isfinite(y).all() and np.isfinite(draws).all()):
+        raise DataError("y and draws must be finite; remove the rows that are not")
+    if scale is None:
+        return y, draws
+    scale = np.asarray(scale, float)
+    if scale.shape != y.shape[1:] or not np.all((scale > 0) & np.isfinite(scale)):
+        raise DataError(f"scale must be {y.shape[1]} positive numbers, one a column of y; got {scale}")
+    return y / scale, draws / scale
 
 
 def on_one_scale(
