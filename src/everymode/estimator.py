@@ -33,6 +33,7 @@ from everymode.inputs import (
     fit_condition,
     read_known,
     read_target,
+    row_titles,
 )
 from everymode.metrics import energy_scores
 from everymode.modes import Answers, RowAnswers, basins, middle, most_probable, spread_out
@@ -382,7 +383,7 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
                 self._answers(points, values, least, self._row_seed(random_state))
                 for points, values in zip(places, decoded, strict=True)
             ]
-        return Answers(found, self.y_space_.value_names)
+        return Answers(found, self.y_space_.value_names, row_titles(X, len(found)))
 
     def predict(self, X: Any, n_answers: int | None = None) -> np.ndarray:
         """Return the most probable answer for each row, never the average of several.

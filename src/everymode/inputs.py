@@ -24,6 +24,7 @@ __all__ = [
     "fit_condition",
     "read_known",
     "read_target",
+    "row_titles",
     "take_given",
 ]
 
@@ -153,6 +154,20 @@ def encode_target(Y: Any, space: ArraySpace, rows: int) -> Tensor:
         )
     values = values[:, None] if values.ndim == 1 and space.shape == (1,) else values
     return space.encode(space.check(values, "Y"))
+
+
+def row_titles(X: Any, rows: int) -> list[str]:
+    """Return a short text for each row of X: "waiting = 80, season = dry", or its number where X is no small table."""
+    frame = as_frame(X)
+    if frame is None and not isinstance(X, Mapping):
+        values = to_numpy(X)
+        frame = pd.DataFrame(values, columns=[f"x{i}" for i in range(values.shape[1])]) if values.ndim == 2 else None
+    if frame is None or not 0 < frame.shape[1] <= 3:
+        return [f"row {row}" for row in range(rows)]
+    return [
+        ", ".join(f"{name} = {value:.4g}" if isinstance(value, float) else f"{name} = {value}" for name, value in pairs)
+        for pairs in (zip(frame.columns, values, strict=True) for values in frame.itertuples(index=False))
+    ]
 
 
 def take_given(X: Any, rows: np.ndarray) -> Any:

@@ -40,6 +40,10 @@ class RowAnswers:
 class Answers(Sequence[RowAnswers]):
     """The distinct answers of rows: a sequence of `RowAnswers`, one a row.
 
+    Attributes:
+        names: of the values of y.
+        titles: of the rows, what is known of each.
+
     Examples:
         >>> import everymode as em
         >>> x, y = em.problems.get("fork").sample(500, seed=0)
@@ -48,8 +52,10 @@ class Answers(Sequence[RowAnswers]):
         array([2, 2, 2])
     """
 
-    def __init__(self, rows: Sequence[RowAnswers], names: Sequence[str]) -> None:
-        self._rows, self.names = tuple(rows), tuple(names)
+    def __init__(self, rows: Sequence[RowAnswers], names: Sequence[str], titles: Sequence[str]) -> None:
+        self._rows = tuple(rows)
+        self.names: tuple[str, ...] = tuple(names)
+        self.titles: tuple[str, ...] = tuple(titles)
 
     @overload
     def __getitem__(self, index: int) -> RowAnswers: ...
@@ -58,13 +64,20 @@ class Answers(Sequence[RowAnswers]):
     def __getitem__(self, index: slice) -> Answers: ...
 
     def __getitem__(self, index: int | slice) -> RowAnswers | Answers:
-        return Answers(self._rows[index], self.names) if isinstance(index, slice) else self._rows[index]
+        if isinstance(index, slice):
+            return Answers(self._rows[index], self.names, self.titles[index])
+        return self._rows[index]
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __iter__(self) -> Iterator[RowAnswers]:
         return iter(self._rows)
+
+    @property
+    def title(self) -> str:
+        """One line."""
+        return f"the distinct answers for {', '.join(self.names[:3])}{', ...' if len(self.names) > 3 else ''}"
 
     @property
     def counts(self) -> np.ndarray:
