@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from everymode.calibration.verdict import VERDICTS, Calibration, Check, Sharpness, calibrate, calibrate_draws
+from everymode.calibration.verdict import LEVELS, VERDICTS, Calibration, Check, Sharpness, calibrate, calibrate_draws
 
-__all__ = ["VERDICTS", "Calibration", "Check", "Sharpness", "calibrate", "calibrate_draws"]
+__all__ = ["LEVELS", "VERDICTS", "Calibration", "Check", "Sharpness", "calibrate", "calibrate_draws"]

@@ -27,7 +27,8 @@ FAR = 3.0
 """Of `Halves.gap`: y is then no answer of a mode that the draws have, unless that is far too narrow."""
 
 _NUMBERS_AT_ONCE = 4_000_000
-_AROUND = 5  # draws whose reach is the local unit
+_MOST_DRAWS = 400  # that all distances are taken between; neighbours are those among half as many
+_REACH, _AROUND = 5, 10  # neighbours that the local unit reaches to, and draws that it is the median of
 
 Scores = tuple[np.ndarray, np.ndarray]
 """Of y (rows,), and of the draws (rows, n)."""
@@ -41,7 +42,7 @@ def average_rank(y: np.ndarray, draws: np.ndarray) -> Scores:
 
 def energy(y: np.ndarray, draws: np.ndarray) -> Scores:
     """Return the mean distance to all of y and the draws: large at the rim."""
-    together = np.concatenate([y[:, None], draws], axis=1)
+    together = np.concatenate([y[:, None], draws[:, :_MOST_DRAWS]], axis=1)
     return _parted(_in_blocks(lambda rows: _distances(together[rows], together[rows]).mean(axis=2), together))
 
 
@@ -56,13 +57,13 @@ class Halves:
 
     Attributes:
         log_density: that of nearest neighbours, up to a constant that all rows share.
-        gap: the distance to the nearest draw, in the distance from that draw to its fifth neighbour.
+        gap: the distance to the nearest draw, in what draws around that one are from their fifth neighbours.
     """
 
     def __init__(self, y: np.ndarray, draws: np.ndarray) -> None:
-        half = draws.shape[1] // 2
+        half = min(draws.shape[1], _MOST_DRAWS) // 2
         self._known, self._asked = draws[:, :half], np.concatenate([y[:, None], draws[:, half:]], axis=1)
-        self._near = max(1, round(np.sqrt(half)))
+        self._near = max(1, round(half**0.25))
         found = _in_blocks(self._look, draws)
         size = y.shape[1]
         ball = 0.5 * size * np.log(np.pi) - gammaln(size / 2 + 1)
@@ -72,10 +73,13 @@ class Halves:
 
     def _look(self, rows: slice) -> np.ndarray:
         away = _distances(self._asked[rows], self._known[rows])
-        among = np.sort(_distances(self._known[rows], self._known[rows]), axis=2)[:, :, min(_AROUND, away.shape[2] - 1)]
+        among = _distances(self._known[rows], self._known[rows])
+        most = among.shape[2] - 1
+        reach = np.partition(among, min(_REACH, most), axis=2)[:, :, min(_REACH, most)]
+        around = np.argpartition(among, min(_AROUND, most), axis=2)[:, :, :_AROUND]
+        units = np.median(reach[np.arange(len(reach))[:, None, None], around], axis=2)
         nearest = away.argmin(axis=2)
-        least = np.take_along_axis(away, nearest[..., None], axis=2)[..., 0]
-        unit = np.take_along_axis(among, nearest, axis=1)
+        least, unit = away.min(axis=2), np.take_along_axis(units, nearest, axis=1)
         gap = np.divide(least, unit, out=np.where(least > 0, np.inf, 0.0), where=unit > 0)
         return np.stack([np.partition(away, self._near - 1, axis=2)[:, :, self._near - 1], gap], axis=2)
 

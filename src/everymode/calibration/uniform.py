@@ -31,7 +31,7 @@ __all__ = ["LEVEL", "Band", "band_of", "ecdf", "ecdf_p_value", "holm", "least_ta
 LEVEL = 0.05
 _PLACES = 100
 _ROUNDING = 1e-9  # of tail probabilities
-_ENOUGH = 1e-10  # p-value below which its bound by the sum over the places is told
+_ENOUGH = 1e-10  # p-value below which a bound is told, for 1 - p loses its digits
 
 
 def ranks(of_y: np.ndarray, of_draws: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -91,8 +91,12 @@ def least_tail(values: np.ndarray) -> float:
 
 def ecdf_p_value(least: float, rows: int) -> float:
     """Return the probability that uniform ranks have a least tail probability of at most `least`."""
-    strays = 1 - _stays(rows, *_counts(rows, least * (1 + _ROUNDING)))
-    return float(np.clip(strays, 0, 1)) if strays > _ENOUGH else min(least * len(_places(rows)), _ENOUGH)
+    if least >= 1:
+        return 1.0
+    most = least * len(_places(rows))  # the sum over the places: a bound, and near where it is small
+    if most < _ENOUGH:
+        return most
+    return float(np.clip(1 - _stays(rows, *_counts(rows, least * (1 + _ROUNDING))), 0, most))
 
 
 def share_band(level: float, rows: int) -> tuple[float, float]:

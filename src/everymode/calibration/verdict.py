@@ -59,6 +59,7 @@ LEVELS = (0.5, 0.8, 0.9, 0.95)
 
 _LEAST_ROWS, _FEW, _LEAST_DRAWS = 20, 200, 20
 _MOST_ROWS, _MOST_TARGETS = 5000, 16
+_TIED = 0.25  # share of values that other rows share
 _MOST_SIZED = 8  # targets of which a region's size is told
 _SURE = 3.0  # standard errors of what is called wrong
 _ROWS, _DRAWS, _TIES = range(3)  # streams of randomness
@@ -184,7 +185,7 @@ class Calibration:
         region = "" if sharp.region is None else f"; size of the 90 % region: {sharp.region:.3g}"
         lines += [
             f"  width of the central 90 %: {widths}{region}",
-            f"  energy score {sharp.energy_score:.3g}; it would be {sharp.energy_score_if_right:.3g} if draws were right",
+            f"  energy score {sharp.energy_score:.3g}; {sharp.energy_score_if_right:.3g} if the draws were right",
             f"  {self.rows:,} rows, {self.n_draws} draws each, density by {self.density}",
         ]
         return "\n".join([*lines, *(f"  {remark}" for remark in self.remarks)])
@@ -249,13 +250,14 @@ def calibrate(
             found = model.log_prob(repeated, block.reshape(-1, *model.y_space_.shape))
             per.append(found.reshape(rows, -1))
         logs["draws_log_density"] = np.concatenate(per, axis=1)
+    names = model.y_space_.names
     remarks = () if given <= most else (f"{most:,} of {given:,} rows, drawn at random, were judged",)
     return calibrate_draws(
         y,
         drawn.reshape(rows, n, -1),
         x=_as_matrix(encode_condition(model, X, model.x_space_)),
         **logs,
-        names=model.y_space_.names or None,
+        names=names if len(names) == y.shape[1] else None,  # a sequence names its columns, not its values
         random_state=seed,
         remarks=remarks,
     )
@@ -326,6 +328,7 @@ def calibrate_draws(
     has = other >= 0
     found["reference rank"] = ranks(*to_references(even_y[has], even[has], even_y[other[has]]), rng)
     found["gap rank"] = ranks(*halves.gap, rng)
+    told += [f"{name} has values that many rows share: draws in between count as wrong" for name in _shared(y, targets)]
     if rows < _FEW:
         told.append(f"{rows} rows: only what is far wrong is seen below {_FEW}")
     checks = _checks(found)
@@ -402,6 +405,12 @@ def _as_matrix(x: Condition) -> np.ndarray:
     return np.concatenate(columns, axis=1)
 
 
+def _shared(y: np.ndarray, targets: Sequence[str]) -> list[str]:
+    """Return the targets a quarter of whose values or more occur in other rows, too: they are rounded, or counted."""
+    counts = [np.unique(column, return_counts=True)[1] for column in y.T]
+    return [name for name, each in zip(targets, counts, strict=True) if each[each > 1].sum() >= _TIED * len(y)]
+
+
 # Telling -------------------------------------------------------------------------------------------------------------
 
 
@@ -437,7 +446,7 @@ def _verdict(checks: Sequence[Check], found: dict[str, np.ndarray], far: np.ndar
             away = float(2 * values[near].mean() - 1)
             return away if abs(away) > least else 0.0
 
-        spread = off(found["density rank"])
+        spread = max(off(found["density rank"]), off(found["gap rank"]), key=abs)
         shifts = [abs(off(values)) for name, values in found.items() if name.startswith("PIT")]
         sizes |= {"shifted": max(shifts, default=0.0), "too narrow": spread, "too wide": -spread}
     largest = max(sizes, key=lambda name: sizes[name])
@@ -458,6 +467,8 @@ def _sharpness(
 
 def _region(log_density: np.ndarray) -> float | None:
     """Return the size of the 90 % region, the mean of 1 / density over the draws in it."""
+    if not np.isfinite(log_density).all():
+        return None
     least = np.quantile(log_density, 0.1, axis=1, keepdims=True)
     inside = np.where(log_density >= least, -log_density, -np.inf)
     sizes = logsumexp(inside, axis=1) - np.log(log_density.shape[1])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -41,7 +41,7 @@ def command(
     from everymode.estimator import load
     from everymode.files import atomically
     from everymode.runs import read_run
-    from everymode.tables import pick_columns, read_table
+    from everymode.tables import alike, pick_columns, read_table
 
     voice = Voice(json=json, quiet=quiet)
     if out is not None and out.suffix not in (".csv", ".parquet"):
@@ -55,10 +55,7 @@ def command(
         raise DataError(f"say what is known: --given {settings['given'][0]}=..., or --given-file with a table.")
     if given_file is not None:
         table = read_table(given_file)
-        questions = table[pick_columns(table, settings["given"], "given")]
-        # a column of codes such as 1, 2, b holds text; a file of the questions 1, 2 alone is read as numbers
-        codes = {c: str for c in questions if _holds_text(trained[c]) and not _holds_text(questions[c])}
-        questions = questions.astype(codes)
+        questions = alike(table.loc[:, pick_columns(table, settings["given"], "given")], trained)
     else:
         questions = _questions(given or [], trained)
     steered = {"known": _known(known, settings["target"]), "temperature": temperature, "distinct": distinct}
@@ -79,12 +76,6 @@ def command(
         voice.result({"columns": list(result.columns), "draws": result.to_dict(orient="records")})
     else:
         sys.stdout.write(result.to_csv(index=False))
-
-
-def _holds_text(column: Any) -> bool:
-    from pandas.api.types import is_numeric_dtype
-
-    return not is_numeric_dtype(column)  # truth values count as numbers
 
 
 def _known(known: list[str] | None, targets: list[str]) -> list[float] | None:
@@ -109,6 +100,7 @@ def _questions(given: list[str], trained: pd.DataFrame) -> pd.DataFrame:
 
     from everymode.cli.options import parse_settings
     from everymode.errors import DataError, unknown_name
+    from everymode.tables import holds_text
 
     names = list(trained.columns)
     values = parse_settings(given, "--given")
@@ -120,7 +112,7 @@ def _questions(given: list[str], trained: pd.DataFrame) -> pd.DataFrame:
         raise DataError(f"--given lacks {', '.join(missing)}: the model was fitted on {', '.join(names)}.")
     texts = {name.strip(): text.strip() for name, _, text in (value.partition("=") for value in given)}
     for name in names:
-        if _holds_text(trained[name]):
+        if holds_text(trained[name]):
             values[name] = texts[name]
         elif not isinstance(values[name], (int, float)):
             kind = "true or false" if pd.api.types.is_bool_dtype(trained[name]) else "numbers"
