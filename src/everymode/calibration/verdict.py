@@ -59,6 +59,7 @@ LEVELS = (0.5, 0.8, 0.9, 0.95)
 
 _LEAST_ROWS, _FEW, _LEAST_DRAWS = 20, 200, 20
 _MOST_ROWS, _MOST_TARGETS = 5000, 16
+_MOST_NAMED = 5  # targets
 _TIED = 0.25  # share of values that other rows share
 _MOST_SIZED = 8  # targets of which a region's size is told
 _SURE = 3.0  # standard errors of what is called wrong
@@ -156,7 +157,8 @@ class Calibration:
     @property
     def title(self) -> str:
         """One line."""
-        return f"{', '.join(self.targets)}: {self.verdict}"
+        more = ", ..." if len(self.targets) > _MOST_NAMED else ""
+        return f"{', '.join(self.targets[:_MOST_NAMED])}{more}: {self.verdict}"
 
     @property
     def calibrated(self) -> bool:
@@ -181,7 +183,7 @@ class Calibration:
             for check in self.checks
         ]
         sharp = self.sharpness
-        widths = ", ".join(f"{name} {width:.3g}" for name, width in list(sharp.width.items())[:5])
+        widths = ", ".join(f"{name} {width:.3g}" for name, width in list(sharp.width.items())[:_MOST_NAMED])
         region = "" if sharp.region is None else f"; size of the 90 % region: {sharp.region:.3g}"
         lines += [
             f"  width of the central 90 %: {widths}{region}",
@@ -332,7 +334,8 @@ def calibrate_draws(
     if rows < _FEW:
         told.append(f"{rows} rows: only what is far wrong is seen below {_FEW}")
     checks = _checks(found)
-    far, far_draws = halves.gap[0] > FAR, halves.gap[1] > FAR
+    # beside draws that are all equal every gap is infinite: they are too narrow, whatever else they lack
+    far, far_draws = ((gap > FAR) & np.isfinite(gap) for gap in halves.gap)
     return Calibration(
         verdict=_verdict(checks, found, far, far_draws),
         checks=checks,

@@ -29,7 +29,7 @@ def figure(found: Calibration) -> Figure:
     caption = (
         "grey: where right draws are in 95 of 100 cases, all along; bold lines leave it. Above 0: answers rank too low"
     )
-    drawn = sheet(4.4, f"{found.verdict[0].upper()}{found.verdict[1:]}, {', '.join(found.targets[:4])}", caption)
+    drawn = sheet(4.4, found.title, caption)
     left, middle, right = drawn.subplots(1, 3)
     pits = {name.removeprefix("PIT of "): ranks for name, ranks in found.ranks.items() if name.startswith("PIT")}
     shown = dict(sorted(pits.items(), key=lambda pair: _strays(pair[1]), reverse=True)[:_MOST])
@@ -37,7 +37,7 @@ def figure(found: Calibration) -> Figure:
     more = f", the {_MOST} farthest out of {len(pits)}" if len(pits) > _MOST else ""
     _differences(left, shown, f"each target among its draws{more}")
     _differences(middle, together, "scores of the whole answer")
-    limit = max(abs(value) for axes in (left, middle) for value in axes.get_ylim())
+    limit = 1.15 * max(abs(value) for axes in (left, middle) for value in axes.get_ylim())
     for axes in (left, middle):
         axes.set_ylim(-limit, limit)
     _regions(right, found)
