@@ -11,6 +11,7 @@ from everymode.version import __version__
 
 if TYPE_CHECKING:
     from everymode import families, guidance, metrics, networks, paths, plots, problems, solvers, spaces, training
+    from everymode.calibration import Calibration, calibrate, calibrate_draws
     from everymode.comparison import ModeTable, compare, judge
     from everymode.costs import guidance_cost
     from everymode.diagnosis import Diagnosis, diagnose
@@ -61,6 +62,7 @@ __all__ = [
     "VAEGAN",
     "VQ",
     "Autoregressive",
+    "Calibration",
     "CheckpointError",
     "Consistency",
     "DataError",
@@ -85,6 +87,8 @@ __all__ = [
     "UnsupportedError",
     "ValleyWarning",
     "__version__",
+    "calibrate",
+    "calibrate_draws",
     "compare",
     "diagnose",
     "distill",
@@ -105,6 +109,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "calibration": ("Calibration", "calibrate", "calibrate_draws"),
     "comparison": ("ModeTable", "compare", "judge"),
     "costs": ("guidance_cost",),
     "errors": (

@@ -7,7 +7,8 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ import pandas as pd
 
 from everymode.errors import CheckpointError, FileError
 from everymode.files import atomically, write_json
+from everymode.tables import is_categorical
 from everymode.version import __version__
 
-__all__ = ["RUN_FILE", "describe_machine", "new_run", "read_run", "write_run"]
+__all__ = ["RUN_FILE", "count_seen", "describe_machine", "fresh_folder", "new_run", "read_run", "write_run"]
 
 RUN_FILE = "run.json"
 _DATA_FILE = "data.parquet"
@@ -51,6 +53,12 @@ def new_run(verb: str, folder: str | Path | None = None) -> Path:
         _point_latest(root, path)
         return path
     raise FileError(f"{root} holds a thousand runs of this second; choose a folder with --out.")
+
+
+def fresh_folder(path: Path) -> Path:
+    """Return `path`, or the first of `path`-2, `path`-3, ... that is not there."""
+    taken = (path.with_name(f"{path.name}-{number}") for number in count(2))
+    return path if not path.exists() else next(other for other in taken if not other.exists())
 
 
 def _point_latest(root: Path, path: Path) -> None:
@@ -88,6 +96,18 @@ def read_run(folder: str | Path) -> tuple[dict[str, Any], pd.DataFrame]:
     except (OSError, ValueError) as error:
         raise CheckpointError(f"the run in {folder} is damaged: {error}") from error
     return settings, data
+
+
+def count_seen(rows: pd.DataFrame, data: pd.DataFrame) -> int:
+    """Return how many of `rows` are in the data of a run, alike in all of its columns."""
+    seen = set(_cells(data, data.columns))
+    return sum(row in seen for row in _cells(rows, data.columns))
+
+
+def _cells(frame: pd.DataFrame, columns: Iterable[str]) -> Iterator[tuple[float | str, ...]]:
+    """Return the rows, numbers as floats and all else as text: files of one table may differ in these kinds."""
+    cells = [frame[name].astype(str if is_categorical(frame[name]) else "float64") for name in columns]
+    return zip(*cells, strict=True)
 
 
 def describe_machine() -> dict[str, Any]:

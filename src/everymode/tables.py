@@ -16,11 +16,13 @@ from everymode.errors import DataError, unknown_name
 from everymode.spaces import Space, TableSpace, array_space
 
 __all__ = [
+    "alike",
     "as_frame",
     "as_numbers",
     "check_finite",
     "column_arrays",
     "condition_space",
+    "holds_text",
     "is_categorical",
     "pick_columns",
     "read_numbers",
@@ -186,6 +188,20 @@ def as_numbers(Y: Any, rows: int) -> np.ndarray:
 def is_categorical(column: Any) -> bool:
     """Return whether a column of a frame holds categories: text, or truth values."""
     return not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column)
+
+
+def alike(frame: pd.DataFrame, trained: pd.DataFrame) -> pd.DataFrame:
+    """Return the frame with text in the columns that held text in training.
+
+    A column of codes such as 1, 2, b holds text; a file with the codes 1 and 2 alone is read as numbers.
+    """
+    codes = [name for name in frame.columns if holds_text(trained[name]) and not holds_text(frame[name])]
+    return frame.astype(dict.fromkeys(codes, str))
+
+
+def holds_text(column: Any) -> bool:
+    """Return whether a column of a frame holds text."""
+    return not pd.api.types.is_numeric_dtype(column)  # truth values count as numbers
 
 
 def check_finite(frame: pd.DataFrame, what: str) -> None:

@@ -15,6 +15,7 @@ from everymode.tape import Tape
 
 KINDS = ["answers", "bands", "coverage", "density", "field", "trajectories"]
 OTHERS = [
+    "calibration",
     "crossing",
     "matrix",
     "merging",
@@ -23,7 +24,7 @@ OTHERS = [
     "steps",
     "valley",
     "verdict",
-]  # of a lesson, a comparison, a curve or a diagnosis, tested beside them
+]  # of a lesson, a comparison, a curve, a diagnosis or a calibration, tested beside them
 NEEDS = {"answers": "draws", "bands": "draws", "coverage": "scores"}  # the others need motion
 
 

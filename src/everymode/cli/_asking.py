@@ -37,7 +37,7 @@ def read_questions(given: list[str] | None, given_file: Path | None, trained: pd
         DataError: neither or both ways of asking are used, or columns or values do not fit.
     """
     from everymode.errors import DataError
-    from everymode.tables import pick_columns, read_table
+    from everymode.tables import alike, pick_columns, read_table
 
     names = [str(name) for name in trained.columns]
     if (given is None) == (given_file is None):
@@ -45,10 +45,7 @@ def read_questions(given: list[str] | None, given_file: Path | None, trained: pd
     if given_file is None:
         return _questions(given or [], trained)
     table = read_table(given_file)
-    questions = table.loc[:, pick_columns(table, names, "given")]
-    # a column of codes such as 1, 2, b holds text; a file of the questions 1, 2 alone is read as numbers
-    codes = {c: str for c in questions if _holds_text(trained[c]) and not _holds_text(questions[c])}
-    return questions.astype(codes)
+    return alike(table.loc[:, pick_columns(table, names, "given")], trained)
 
 
 def write_answers(voice: Voice, answers: pd.DataFrame, what: str, out: Path | None, told: dict[str, Any]) -> None:
@@ -71,18 +68,13 @@ def write_answers(voice: Voice, answers: pd.DataFrame, what: str, out: Path | No
         sys.stdout.write(answers.to_csv(index=False))
 
 
-def _holds_text(column: Any) -> bool:
-    from pandas.api.types import is_numeric_dtype
-
-    return not is_numeric_dtype(column)  # truth values count as numbers
-
-
 def _questions(given: list[str], trained: pd.DataFrame) -> pd.DataFrame:
     """Return the one question that --given asks, each value of the kind that its column held in training."""
     import pandas as pd
 
     from everymode.cli.options import parse_settings
     from everymode.errors import DataError, unknown_name
+    from everymode.tables import holds_text
 
     names = list(trained.columns)
     values = parse_settings(given, "--given")
@@ -94,7 +86,7 @@ def _questions(given: list[str], trained: pd.DataFrame) -> pd.DataFrame:
         raise DataError(f"--given lacks {', '.join(missing)}: the model was fitted on {', '.join(names)}.")
     texts = {name.strip(): text.strip() for name, _, text in (value.partition("=") for value in given)}
     for name in names:
-        if _holds_text(trained[name]):
+        if holds_text(trained[name]):
             values[name] = texts[name]
         elif not isinstance(values[name], (int, float)):
             kind = "true or false" if pd.api.types.is_bool_dtype(trained[name]) else "numbers"
