@@ -160,7 +160,7 @@ def row_titles(X: Any, rows: int) -> list[str]:
     """Return a short text for each row of X: "waiting = 80, season = dry", or its number where X is no small table."""
     frame = as_frame(X)
     if frame is None and not isinstance(X, Mapping):
-        values = to_numpy(X)
+        values = np.asarray(to_numpy(X))
         frame = pd.DataFrame(values, columns=[f"x{i}" for i in range(values.shape[1])]) if values.ndim == 2 else None
     if frame is None or not 0 < frame.shape[1] <= 3:
         return [f"row {row}" for row in range(rows)]

@@ -19,6 +19,7 @@ OTHERS = [
     "crossing",
     "matrix",
     "merging",
+    "modes",
     "quality",
     "scoreboard",
     "steps",

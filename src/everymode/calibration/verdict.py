@@ -39,10 +39,11 @@ from everymode.calibration.uniform import (
 )
 from everymode.errors import DataError, SettingError, check_number
 from everymode.estimator import OneToManyRegressor
-from everymode.inputs import as_numbers, count_of, encode_condition, encode_target, take_given
+from everymode.inputs import count_of, encode_condition, encode_target, take_given
 from everymode.metrics import energy_scores
 from everymode.randomness import mix
 from everymode.spaces import Condition
+from everymode.tables import as_numbers
 
 __all__ = ["LEVELS", "VERDICTS", "Calibration", "Check", "Sharpness", "calibrate", "calibrate_draws"]
 

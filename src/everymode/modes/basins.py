@@ -39,7 +39,7 @@ _RISE = 1.3  # distance at the pass over that at the lower summit, from which on
 _RADII = (0.25, 0.5)  # of the balls, in distances from the pass to the lower summit
 _CLIMBS = 5
 _HALVINGS = 5
-_MOST_VALUES = 16  # more are projected on as many directions
+_MOST_VALUES = 6  # more are projected on as many directions
 _FEW = 8  # distinct draws that are an answer each
 
 
@@ -49,7 +49,7 @@ def basins(
     """Return the cluster of each draw of one row, the largest first, and how sure each cluster is.
 
     Draws that are equal count once while valleys are looked for: trees and vocabularies repeat what they have seen.
-    Of more than 16 values a draw, valleys are looked for along the 16 principal directions.
+    Of more than 6 values a draw, valleys are looked for along the 6 principal directions: balls in many hold nothing.
 
     Args:
         points: draws (n, size), in comparable units.
