@@ -278,6 +278,31 @@ def test_sample_with_a_temperature_and_distinct(call, fitted):
         np.testing.assert_allclose(drawn, model.sample(question, 4, **settings)[0], rtol=1e-12)
 
 
+def test_modes_equal_the_model(call, fitted):
+    said = call("modes", fitted["one"], "--given", "x=0.5", "-n", 300, "--json", "--quiet")
+    (expected,) = em.load(fitted["one"]).modes(pd.DataFrame({"x": [0.5]}), 300)
+    assert said.json["columns"] == ["row", "x", "answer", "probability", "sureness", "y", "y_spread"]
+    found = said.json["answers"]
+    np.testing.assert_allclose([answer["y"] for answer in found], expected.locations, rtol=1e-6)
+    np.testing.assert_allclose([answer["probability"] for answer in found], expected.probabilities)
+    assert (fitted["one"] / "figures" / "modes.png").stat().st_size > 10_000
+
+
+def test_modes_of_a_file_into_a_file(call, fitted):
+    pd.DataFrame({"x": [-0.5, 0.5], "size": [50, 40.0]}).to_csv("questions.csv", index=False)
+    argv = ("modes", fitted["several"], "--given-file", "questions.csv", "-n", 100, "--out", "answers.csv")
+    said = call(*argv)
+    assert (said.code, said.out) == (0, "")
+    answers = pd.read_csv("answers.csv")
+    assert sorted(set(answers["row"])) == [0, 1]
+    assert answers.groupby("row")["size"].first().tolist() == [50, 40]
+    assert answers.groupby("row")["probability"].sum().to_numpy() == pytest.approx(1)
+    refused = call(*argv)
+    assert (refused.code, "exists already" in refused.err) == (2, True)
+    asked = call("modes", fitted["one"])
+    assert (asked.code, "say what is known: --given x=..." in asked.err) == (2, True)
+
+
 def test_seed_of_the_draws(call, fitted):
     def draws(*more):
         return call("sample", fitted["one"], "--given", "x=0.5", "-n", 3, *more).out
