@@ -253,14 +253,13 @@ def calibrate(
             found = model.log_prob(repeated, block.reshape(-1, *model.y_space_.shape))
             per.append(found.reshape(rows, -1))
         logs["draws_log_density"] = np.concatenate(per, axis=1)
-    names = model.y_space_.names
     remarks = () if given <= most else (f"{most:,} of {given:,} rows, drawn at random, were judged",)
     return calibrate_draws(
         y,
         drawn.reshape(rows, n, -1),
         x=_as_matrix(encode_condition(model, X, model.x_space_)),
         **logs,
-        names=names if len(names) == y.shape[1] else None,  # a sequence names its columns, not its values
+        names=model.y_space_.value_names,
         random_state=seed,
         remarks=remarks,
     )

@@ -32,9 +32,14 @@ def figure(found: Answers) -> Figure:
     more = "" if len(names) <= 2 else f"; drawn: the first two of {len(names)} values"
     caption = f"a colour is an answer: the draws that belong to it{more}; the mark is its place"
     drawn = sheet(1.3 + lines * (2.7 if flat else 3.6), found.title, caption)
+    shown = np.concatenate([found[int(row)].draws.reshape(-1) for row in rows])
+    span = float(np.ptp(np.quantile(shown, [0.002, 0.998])))
     panels = drawn.subplots(lines, columns, sharex=True, sharey=not flat, squeeze=False).ravel()
     for axes, row in zip(panels, rows, strict=False):
-        (_bars if flat else _dots)(axes, found[int(row)])
+        if flat:
+            _bars(axes, found[int(row)], 0.17 * columns / 3 * span)
+        else:
+            _dots(axes, found[int(row)])
         count = len(found[int(row)])
         axes.set_title(f"{found.titles[row]}\n{count} answer{'s' if count > 1 else ''}")
         axes.set_xlabel(names[0])
@@ -53,7 +58,8 @@ def _tint(answer: int) -> str:
     return _TINTS[answer % len(_TINTS)]
 
 
-def _bars(axes: Axes, row: RowAnswers) -> None:
+def _bars(axes: Axes, row: RowAnswers, room: float) -> None:
+    """Draw bars; words need `room` in the units of y, and stand above others where there is none."""
     draws = row.draws.reshape(-1)
     low, high = np.quantile(draws, [0.002, 0.998])
     edges = np.linspace(low, high, 61) if high > low else np.array([low - 0.5, low + 0.5])
@@ -63,11 +69,16 @@ def _bars(axes: Axes, row: RowAnswers) -> None:
         axes.stairs(below + height, edges, baseline=below, fill=True, color=fade(_tint(answer), 0.75))
         below = below + height
     top = float(below.max())
-    axes.set_ylim(0, 1.28 * top)
-    for answer in range(min(len(row), _NAMED)):
-        place = float(row.locations.reshape(len(row), -1)[answer, 0])
-        axes.plot([place, place], [0, 1.06 * top], color=INK, linewidth=1.2)
-        _say(axes, place, 1.1 * top, row, answer)
+    places = row.locations.reshape(len(row), -1)[:_NAMED, 0]
+    level, last = 0, -np.inf
+    for answer in np.argsort(places):
+        place = float(places[answer])
+        level = level + 1 if place - last < room else 0
+        last = place
+        up = (1.06 + 0.15 * level) * top
+        axes.plot([place, place], [0, up], color=INK, linewidth=1.2)
+        _say(axes, place, up + 0.03 * top, row, int(answer))
+    axes.set_ylim(0, 1.45 * top)
 
 
 def _dots(axes: Axes, row: RowAnswers) -> None:
