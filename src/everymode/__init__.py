@@ -12,6 +12,7 @@ from everymode.version import __version__
 if TYPE_CHECKING:
     from everymode import families, guidance, metrics, networks, paths, plots, problems, solvers, spaces, training
     from everymode.comparison import ModeTable, compare, judge
+    from everymode.conformal import Conformal
     from everymode.costs import guidance_cost
     from everymode.diagnosis import Diagnosis, diagnose
     from everymode.distillation import distill
@@ -62,6 +63,7 @@ __all__ = [
     "VQ",
     "Autoregressive",
     "CheckpointError",
+    "Conformal",
     "Consistency",
     "DataError",
     "Diagnosis",
@@ -106,6 +108,7 @@ __all__ = [
 
 _HOMES = {
     "comparison": ("ModeTable", "compare", "judge"),
+    "conformal": ("Conformal",),
     "costs": ("guidance_cost",),
     "errors": (
         "CheckpointError",
