@@ -213,8 +213,7 @@ class Conformal:
                 "a model of one of the values has intervals."
             )
         shift, scale = (space.per_value(part).item() for part in (space.shift, space.scale))
-        lines = (ScoredLine.of(draws) for draws in self._draws(X))
-        return [shift + scale * line.intervals(self.threshold_) for line in lines]
+        return [shift + scale * self._line(draws).intervals(self.threshold_) for draws in self._draws(X)]
 
     def contains(self, X: Any, Y: Any) -> np.ndarray:
         """Return whether each row of Y is in the region of its row of X.
@@ -266,7 +265,10 @@ class Conformal:
             yield from draws.flatten(2).double().numpy()
 
     def _scored(self, draws: np.ndarray) -> ScoredLine | ScoredSpace:
-        return ScoredLine.of(draws) if draws.shape[1] == 1 else ScoredSpace.of(draws)
+        return self._line(draws) if draws.shape[1] == 1 else ScoredSpace.of(draws)
+
+    def _line(self, draws: np.ndarray) -> ScoredLine:
+        return ScoredLine.of(draws)
 
 
 def _shares(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
