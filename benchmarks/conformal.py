@@ -158,7 +158,7 @@ def quantiles(rows: Rows, nominal: float, leaves: int, trees: int) -> list[HistG
             max_leaf_nodes=leaves,
             max_iter=trees,
             min_samples_leaf=10,
-            early_stopping=False,
+            early_stopping=False,  # pyright: ignore[reportArgumentType]
             random_state=0,
         ).fit(*rows)
         for quantile in (nominal / 2, 1 - nominal / 2)
@@ -187,7 +187,8 @@ def peer_settings(name: str) -> dict[str, Any]:
 def peer(parts: list[Rows], settings: dict[str, Any]) -> dict[str, float]:
     train, (x, y), (x_test, y_test) = parts
     models = quantiles(train, **settings)
-    more = margin(*(model.predict(x) for model in models), y)
+    below, above = (model.predict(x) for model in models)
+    more = margin(below, above, y)
     low, high = (model.predict(x_test) for model in models)
     intervals = np.stack(
         [low - more, np.maximum(high, low - 2 * more) + more], axis=1

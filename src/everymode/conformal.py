@@ -108,12 +108,12 @@ class ScoredSpace:
     def of(cls, draws: np.ndarray) -> ScoredSpace:
         """Score by draws (n, size)."""
         tree, k = KDTree(draws), max(1, min(math.isqrt(len(draws)), len(draws) - 1))
-        own = tree.query(draws, k=[k + 1])[0][:, 0] if len(draws) > 1 else np.zeros(1)
+        own = tree.query(draws, k=k + 1)[0][:, -1] if len(draws) > 1 else np.zeros(1)
         return cls(tree, k, np.maximum(own, _LEAST_WIDTH))
 
     def score(self, y: np.ndarray) -> float:
         """Return the score of y (size,)."""
-        distance = float(np.ravel(self.draws.query(y, k=[self.k])[0])[0])
+        distance = float(np.ravel(self.draws.query(y, k=self.k)[0])[-1])
         most = self.radii.max()
         return float(_share_below(self.radii, distance)) if distance <= most else distance / most
 
