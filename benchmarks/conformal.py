@@ -232,7 +232,8 @@ def measure(name: str) -> dict[str, Any]:
             "sizes": [round(value, 4) for value in told["size"]],
         }
     ratios = methods["everymode"]["size_of_peer"]
-    answers = {"ratio_of_answers": round(methods["everymode"]["answers"] / methods["peer"]["answers"], 3)}
+    counts = {method: np.mean([s["methods"][method]["answers"] for s in splits]) for method in ("everymode", "peer")}
+    answers = {"ratio_of_answers": round(float(counts["everymode"] / counts["peer"]), 3)}
     return {
         "rows": dict(zip(("fit", "calibrate", "judge"), splits[0]["rows"], strict=True)),
         "family": chosen,
