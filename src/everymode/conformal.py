@@ -14,6 +14,10 @@ Beyond the rarest draw no draws are denser, and the score goes on by the distanc
 model that is too sure of itself gets wider regions, not endless ones. A family with one answer gets the interval of
 constant width about it.
 
+Of three scores of the same draws this one gives the shortest regions on three tables of UCI; on the geyser one cut-off
+of the density for all rows is 2 % shorter, and the distance to the nearest draw, in dozens of pieces, is longer on all
+(`benchmarks/conformal.py`).
+
 References:
     CD-split and HPD-split: efficient conformal regions in high dimensions (Izbicki, Shimizu and Stern, 2022): the
         score
