@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from everymode import families, guidance, metrics, networks, paths, plots, problems, solvers, spaces, training
     from everymode.calibration import Calibration, calibrate, calibrate_draws
     from everymode.comparison import ModeTable, compare, judge
+    from everymode.conformal import Conformal
     from everymode.costs import guidance_cost
     from everymode.diagnosis import Diagnosis, diagnose
     from everymode.distillation import distill
@@ -64,6 +65,7 @@ __all__ = [
     "Autoregressive",
     "Calibration",
     "CheckpointError",
+    "Conformal",
     "Consistency",
     "DataError",
     "Diagnosis",
@@ -111,6 +113,7 @@ __all__ = [
 _HOMES = {
     "calibration": ("Calibration", "calibrate", "calibrate_draws"),
     "comparison": ("ModeTable", "compare", "judge"),
+    "conformal": ("Conformal",),
     "costs": ("guidance_cost",),
     "errors": (
         "CheckpointError",

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 from scipy.spatial import KDTree
 
-__all__ = ["bandwidth", "density_1d", "density_2d", "highest_density_intervals"]
+__all__ = ["bandwidth", "density_1d", "density_2d", "density_on_a_line", "highest_density_intervals", "where_above"]
 
 
 def bandwidth(draws: np.ndarray) -> float:
@@ -46,6 +46,26 @@ def density_2d(draws: np.ndarray, horizontal: np.ndarray, vertical: np.ndarray, 
     return smooth / (len(draws) * steps[0] * steps[1])
 
 
+def density_on_a_line(draws: np.ndarray, width: float) -> tuple[np.ndarray, np.ndarray]:
+    """An evenly spaced grid (G,) that reaches beyond all draws (n,), and the kernel estimate of their density on it."""
+    low, high = draws.min() - 4 * width, draws.max() + 4 * width
+    grid = np.linspace(low, high, int(np.clip(6 * (high - low) / width, 64, 20_000)))
+    return grid, density_1d(draws, grid, width)
+
+
+def where_above(grid: np.ndarray, height: np.ndarray, level: float) -> np.ndarray:
+    """The intervals where heights (G,), joined by straight lines, are at least `level` -> (intervals, 2), rising."""
+    above = np.concatenate([[False], height >= level, [False]])
+    starts, ends = np.flatnonzero(above[1:] & ~above[:-1]), np.flatnonzero(above[:-1] & ~above[1:]) - 1
+
+    def crossing(inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
+        part = (height[inside] - level) / np.maximum(height[inside] - height[outside], 1e-300)
+        return grid[inside] + part * (grid[outside] - grid[inside])
+
+    last = len(grid) - 1
+    return np.stack([crossing(starts, np.maximum(starts - 1, 0)), crossing(ends, np.minimum(ends + 1, last))], axis=1)
+
+
 def highest_density_intervals(draws: np.ndarray, share: float) -> np.ndarray:
     """The intervals that hold `share` of the draws (n,) on the least length -> (intervals, 2), rising.
 
@@ -61,18 +81,7 @@ def highest_density_intervals(draws: np.ndarray, share: float) -> np.ndarray:
     width = bandwidth(draws[:, None])
     if width == 0:
         return np.array([[draws.min(), draws.max()]])
-    low, high = draws.min() - 4 * width, draws.max() + 4 * width
-    grid = np.linspace(low, high, int(np.clip(6 * (high - low) / width, 64, 20_000)))
-    density = density_1d(draws, grid, width)
-    level = np.quantile(np.interp(draws, grid, density), 1 - share)
-    above = np.concatenate([[False], density >= level, [False]])
-    starts, ends = np.flatnonzero(above[1:] & ~above[:-1]), np.flatnonzero(above[:-1] & ~above[1:]) - 1
-
-    def crossing(inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
-        part = (density[inside] - level) / np.maximum(density[inside] - density[outside], 1e-300)
-        return grid[inside] + part * (grid[outside] - grid[inside])
-
-    last = len(grid) - 1
-    intervals = np.stack([crossing(starts, np.maximum(starts - 1, 0)), crossing(ends, np.minimum(ends + 1, last))], 1)
+    grid, density = density_on_a_line(draws, width)
+    intervals = where_above(grid, density, float(np.quantile(np.interp(draws, grid, density), 1 - share)))
     wide = intervals[1:, 0] - intervals[:-1, 1] > width
     return np.stack([intervals[np.append(True, wide), 0], intervals[np.append(wide, True), 1]], axis=1)
