@@ -25,6 +25,7 @@ html_show_copyright = False
 pygments_style = "friendly"
 smartquotes = False
 
+myst_heading_anchors = 2
 default_role = "code"  # docstrings write `x` where they mean code
 autodoc_member_order = "bysource"
 autodoc_type_aliases = {"ArrayLike": "ArrayLike"}

@@ -10,7 +10,8 @@
     :quiet:                     Nothing is shown: assertions that hold what the page says.
     ```
     ```{command}
-    everymode diagnose ...      A command line; it is run, and what it prints is shown.
+    :says: one answer           A command line; it is run, and what it prints is shown. With `says`, that must be in it.
+    everymode diagnose ...
     ```
     {value}`f"{found.share:.0%}"`       A number in a sentence.
 
@@ -160,6 +161,7 @@ class Command(SphinxDirective):
     """A command line of everymode."""
 
     has_content = True
+    option_spec: ClassVar = {"says": directives.unchanged_required}
 
     def run(self) -> list[nodes.Node]:
         """Return the line and what it prints."""
@@ -174,7 +176,7 @@ class Command(SphinxDirective):
             capture_output=True,
             text=True,
         )
-        if done.returncode:
+        if done.returncode or self.options.get("says", "") not in done.stdout:
             raise ExtensionError(f"{self.env.docname}, line {self.lineno}: {line}\n{done.stdout}{done.stderr}")
         return [_listing(line, "console"), _listing(done.stdout.rstrip(), "text")]
 
