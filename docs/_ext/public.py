@@ -1,9 +1,9 @@
 """The reference of the public names: whatever `__all__` holds, so that no new name is left out.
 
-    ```{public} everymode       classes and functions of a module, in alphabetical order
-    :kinds: exception           `class`, `function`, `exception`, `family`, `value`; several are told apart by commas
-    :members:                   the methods of classes, too
-    ```
+```{public} everymode       classes and functions of a module, in alphabetical order
+:kinds: exception           `class`, `function`, `exception`, `family`, `value`; several are told apart by commas
+:members:                   the methods of classes, too
+```
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import io
+import math
 import os
 import shlex
 import subprocess
@@ -195,7 +196,9 @@ def _listing(text: str, language: str) -> nodes.literal_block:
 
 
 def _cell(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return "-" if math.isnan(value) else f"{value:.4g}"
+    return str(value)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
