@@ -45,8 +45,9 @@ def _plain(app: Any, what: str, name: str, obj: object, options: Any, lines: lis
                 if not part.startswith("`"):
                     parts[place] = _TAILED.sub(r"\1\\_", _BARE.sub(r"\\\1", part))
             lines[index] = "".join(parts)
-    if what in ("attribute", "data", "property"):
-        lines.insert(0, "")  # else napoleon takes what stands before a colon for a type
+    if what in ("attribute", "data", "property") and lines:
+        head, colon, tail = lines[0].partition(": ")  # napoleon would take the head of the line for a type
+        lines[:1] = [f"{head}:", tail] if colon else [head]
 
 
 def _skip(app: Any, what: str, name: str, obj: object, skip: bool, options: Any) -> bool | None:
