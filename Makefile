@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 WORKERS ?= 2
 
-.PHONY: demo test install check lint types imports tests format benchmarks clean help
+.PHONY: demo test install check lint types imports tests docs format benchmarks clean help
 
 help:            ## show the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -35,8 +35,11 @@ types: install   ## pyright
 imports: install ## import-linter: modules import only from above themselves
 	$(BIN)/lint-imports
 
-tests: install   ## pytest, notebooks included
+tests: install   ## pytest, notebooks and the user guide included
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+docs: install    ## the user guide: every block of code on its pages is run; docs/_build/html/index.html
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -E -b html docs docs/_build/html
 
 format: install  ## rewrite the code in the house style
 	$(BIN)/ruff check --fix .
@@ -48,4 +51,4 @@ benchmarks: install ## measure speed against peers; results in benchmarks/result
 	$(BIN)/python benchmarks/sampling_speed.py
 
 clean:           ## remove the environment and caches; runs/ stays
-	rm -rf $(VENV) .pytest_cache .ruff_cache .import_linter_cache build dist
+	rm -rf $(VENV) .pytest_cache .ruff_cache .import_linter_cache build dist docs/_build
