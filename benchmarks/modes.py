@@ -5,8 +5,7 @@
 Each family is fitted on 20,000 rows of a problem whose answers are known; `modes` then looks at 4,000 draws for each of
 60 fresh x. Told are the share of x with the exact number of answers, and, for those, the mean error of the places, in
 spreads of the answer, and of the probabilities. The floor is what `basins` finds among as many real draws. The grid of
-25 answers, the rarest of probability .014, is trained four times as long, and its mixture density network has 32
-components.
+25 answers, the rarest of probability .014, is given four times the steps, the mixture density network apart.
 
 Fits are kept in runs/modes, and are made again only if their files are deleted.
 """
@@ -39,9 +38,8 @@ def model_of(family: str, name: str) -> em.OneToManyRegressor:
     file = CACHE / f"{family}_{name}.safetensors"
     if not file.exists():
         x, y = em.problems.get(name).sample(ROWS, seed=0)
-        settings = em.MDN(components=32) if (family, name) == ("mdn", "grid") else family
-        steps = 20_000 if name == "grid" else None
-        em.OneToManyRegressor(settings, steps=steps, random_state=0, device="cpu").fit(x, y).save(file)
+        steps = 20_000 if name == "grid" and family != "mdn" else None
+        em.OneToManyRegressor(family, steps=steps, random_state=0, device="cpu").fit(x, y).save(file)
     return em.load(file, device="cpu")
 
 
