@@ -121,11 +121,12 @@ def main() -> None:
     curve = steps_curve(
         fitted(CURVE, TEACHER, False, asked), em.problems.get(CURVE), rows=ASKED, draws=DRAWS, seed=1000
     )
-    with house():
-        plots.draw("steps", curve).savefig(IMAGES / "steps.png", dpi=100)
     print(curve)
     settings = {"seconds": asked.seconds, "seed": asked.seed, "rows": ROWS, "width": WIDTH, "x": ASKED, "draws": DRAWS}
     write("few_steps", {**settings, "checks": checks, "rows": rows, "curve": curve.to_dict()})
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    with house():
+        plots.draw("steps", curve).savefig(IMAGES / "steps.png", dpi=100)
 
 
 if __name__ == "__main__":

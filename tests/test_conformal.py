@@ -21,9 +21,9 @@ class Told(em.OneToManyRegressor):
         self.law = law
         return self.fit(x, y)
 
-    def _common_draws(self, x, n, random_state, *, at_once=256):
-        raw = self.x_space_.decode(x[:, None])[:, 0]
-        draws = self.law(raw, np.random.default_rng(random_state), n)
+    def common_draws(self, X, n_draws, random_state=None):
+        raw = np.asarray(X, dtype=float)
+        draws = self.law(raw, np.random.default_rng(random_state), n_draws)
         yield torch.stack([self.y_space_.encode(row) for row in draws])
 
 

@@ -37,12 +37,13 @@ from typing import Any
 import numpy as np
 from scipy.spatial import KDTree
 from scipy.special import gammaln
+from sklearn.utils.validation import check_is_fitted
 
 from everymode.errors import DataError, SettingError, UnsupportedError, check_number
 from everymode.estimator import OneToManyRegressor
-from everymode.inputs import encode_target
+from everymode.inputs import count_of, encode_target
 from everymode.regions import bandwidth, density_on_a_line, where_above
-from everymode.spaces import FEW_VALUES, count_rows
+from everymode.spaces import FEW_VALUES
 
 __all__ = ["Conformal", "ScoredLine", "ScoredSpace"]
 
@@ -182,6 +183,7 @@ class Conformal:
     ) -> None:
         if not isinstance(model, OneToManyRegressor):
             raise SettingError(f"model={model!r}: give a fitted everymode.OneToManyRegressor.")
+        check_is_fitted(model, "family_")
         self.level = check_number("level", level, 0.0, 1.0, exclusive_low=True)
         if level == 1:
             raise SettingError("level=1: give a share below 1; a region that holds everything has no end.")
@@ -258,14 +260,12 @@ class Conformal:
         return f"Conformal(level={self.level}, rows={len(self.scores_)}, threshold={self.threshold_:.4g})"
 
     def _scores(self, X: Any, Y: Any) -> np.ndarray:
-        condition = self.model._condition(X)
-        truth = encode_target(Y, self.model.y_space_, count_rows(condition)).flatten(1).double().numpy()
+        truth = encode_target(Y, self.model.y_space_, count_of(X)).flatten(1).double().numpy()
         return np.array([self._scored(draws).score(y) for draws, y in zip(self._draws(X), truth, strict=True)])
 
     def _draws(self, X: Any) -> Iterator[np.ndarray]:
         """Yield the standardised draws of each row, (n, size)."""
-        many = self.n_draws if self.model.family_.abilities.several else 1
-        for draws in self.model._common_draws(self.model._condition(X), many, self.random_state):
+        for draws in self.model.common_draws(X, self.n_draws, self.random_state):
             yield from draws.flatten(2).double().numpy()
 
     def _scored(self, draws: np.ndarray) -> ScoredLine | ScoredSpace:

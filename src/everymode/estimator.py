@@ -373,11 +373,9 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
             a sequence with one entry a row: `locations` (k, *event), `probabilities`, `spreads`, `sureness`, and the
             draws with the answer each belongs to. `counts` tells how many there are, and `to_frame()` is a table.
         """
-        x = self._condition(X)
-        many = check_number("n_draws", n_draws, 1, integer=True) if self.family_.abilities.several else 1
         check_number("least", least, 0.0, 0.5)
         found = []
-        for draws in self._common_draws(x, many, random_state):
+        for draws in self.common_draws(X, n_draws, random_state):
             places, decoded = draws.flatten(2).double().numpy(), self.y_space_.decode(draws)
             found += [
                 self._answers(points, values, least, self._row_seed(random_state))
@@ -402,15 +400,9 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
         if n_answers is not None:
             check_number("n_answers", n_answers, 1, integer=True)
             return self.modes(X).best(n_answers)
-        x = self._condition(X)
-        several = self.family_.abilities.several
-        (draws,) = self._common_draws(x, _PREDICT_DRAWS if several else 1, None, at_once=max(count_rows(x), 1))
-        rows, n = draws.shape[:2]
-        answers = (
-            most_probable(draws.reshape(rows, n, -1).numpy().astype(np.float64)) if several else draws[:, 0].numpy()
-        )
-        decoded = self.y_space_.decode(torch.from_numpy(answers).reshape(rows, 1, *self.y_space_.shape))
-        return self._squeeze(decoded[:, 0])
+        answers = [most_probable(draws.flatten(2).double().numpy()) for draws in self.common_draws(X, _PREDICT_DRAWS)]
+        standard = torch.from_numpy(np.concatenate(answers)).reshape(-1, 1, *self.y_space_.shape)
+        return self._squeeze(self.y_space_.decode(standard)[:, 0])
 
     def predict_interval(
         self, X: Any, level: float = 0.9, n_draws: int = 1000, *, random_state: int | None = None
@@ -433,10 +425,8 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
         check_number("level", level, 0.0, 1.0, exclusive_low=True)
         if level == 1:
             raise SettingError("level=1: give a share below 1; a region that holds everything has no end.")
-        x = self._condition(X)
-        many = check_number("n_draws", n_draws, 1, integer=True) if self.family_.abilities.several else 1
         found: list[Any] = []
-        for draws in self._common_draws(x, many, random_state):
+        for draws in self.common_draws(X, n_draws, random_state):
             for row in self.y_space_.decode(draws).reshape(*draws.shape[:2], -1):
                 regions = [highest_density_intervals(values, level) for values in row.T]
                 found.append(regions[0] if self.y_space_.size == 1 else regions)
@@ -456,22 +446,29 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
         Warns:
             ValleyWarning: the average of a row lies between its answers. Said once a model.
         """
-        x = self._condition(X)
-        many = check_number("n_draws", n_draws, 1, integer=True) if self.family_.abilities.several else 1
         parts = []
-        for draws in self._common_draws(x, many, random_state):
+        for draws in self.common_draws(X, n_draws, random_state):
             average = draws.double().mean(dim=1)
-            if not parts and many > 1 and not getattr(self, "_told_of_valleys", False):
+            if not parts and draws.shape[1] > 1 and not getattr(self, "_told_of_valleys", False):
                 self._tell_of_valleys(draws.flatten(2).double().numpy(), average.flatten(1).numpy())
             parts.append(average.float())
-        averages = torch.cat(parts) if parts else torch.empty(0, *self.y_space_.shape)
-        return self._squeeze(self.y_space_.decode(averages[:, None])[:, 0])
+        return self._squeeze(self.y_space_.decode(torch.cat(parts)[:, None])[:, 0])
 
-    def _common_draws(
-        self, x: Condition, n: int, random_state: int | None, *, at_once: int = _ROWS_AT_ONCE
-    ) -> Iterator[torch.Tensor]:
-        """Yield the standardised draws (rows, n, *event) of so many rows; the same noise is used for every row."""
-        for part in torch.arange(count_rows(x)).split(at_once):
+    def common_draws(self, X: Any, n_draws: int, random_state: int | None = None) -> Iterator[torch.Tensor]:
+        """Yield the standardised draws (rows, n, *event) of some rows at a time; every row has the same noise.
+
+        What is found of a row among them does not depend on the rows beside it. Of a family with one answer a row it
+        is one draw.
+
+        Args:
+            X: rows, as in `fit`.
+            n_draws: draws a row.
+            random_state: a seed; if None the model's own.
+        """
+        x = self._condition(X)
+        check_number("n_draws", n_draws, 1, integer=True)
+        n = n_draws if self.family_.abilities.several else 1
+        for part in torch.arange(count_rows(x)).split(_ROWS_AT_ONCE):
             generator = new_generator(self._row_seed(random_state), self._device())
             yield self._draw(take_rows(x, part), n, generator, common=True)
 
