@@ -13,7 +13,7 @@ import everymode as em
 from everymode import plots
 from everymode.errors import SettingError, ValleyWarning
 from everymode.families import get_family, names
-from everymode.modes import Answers, basins, middle
+from everymode.modes import Answers, answers_among, basins, middle
 from everymode.plots.modes import figure
 
 SMALL = {"width": 16, "depth": 1, "steps": 10, "batch_size": 16, "random_state": 0, "precision": "float32"}
@@ -24,12 +24,10 @@ def matched(problem, x, draws):
     scale = draws.reshape(-1, draws.shape[2]).std(axis=0)
     right, probability, place = [], [], []
     for row, truth in zip(draws, problem.modes(x), strict=True):
-        labels, sure = basins(row / scale)
-        right.append(len(sure) == len(truth))
+        labels, _, chosen = answers_among(row / scale)
+        right.append(len(chosen) == len(truth))
         if right[-1]:
-            places = [row[labels == answer] for answer in range(len(sure))]
-            found = np.stack([points[middle(points / scale)] for points in places])
-            away = np.linalg.norm(found[:, None] - truth.locations, axis=2)
+            away = np.linalg.norm(row[chosen][:, None] - truth.locations, axis=2)
             mine, theirs = linear_sum_assignment(away)
             place += list(away[mine, theirs] / truth.spreads[theirs])
             shares = np.bincount(labels) / len(labels)

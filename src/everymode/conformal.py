@@ -42,7 +42,7 @@ from sklearn.utils.validation import check_is_fitted
 from everymode.errors import DataError, SettingError, UnsupportedError, check_number
 from everymode.estimator import OneToManyRegressor
 from everymode.inputs import count_of, encode_target
-from everymode.regions import bandwidth, density_on_a_line, where_above
+from everymode.regions import bandwidth, check_level, density_on_a_line, where_above
 from everymode.spaces import FEW_VALUES
 
 __all__ = ["Conformal", "ScoredLine", "ScoredSpace"]
@@ -184,9 +184,7 @@ class Conformal:
         if not isinstance(model, OneToManyRegressor):
             raise SettingError(f"model={model!r}: give a fitted everymode.OneToManyRegressor.")
         check_is_fitted(model, "family_")
-        self.level = check_number("level", level, 0.0, 1.0, exclusive_low=True)
-        if level == 1:
-            raise SettingError("level=1: give a share below 1; a region that holds everything has no end.")
+        self.level = check_level(level)
         self.model = model
         self.n_draws = check_number("n_draws", n_draws, 1, integer=True)
         self.random_state = check_number("random_state", random_state, 0, 2**63 - 1, integer=True)

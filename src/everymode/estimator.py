@@ -19,7 +19,6 @@ from sklearn.utils.validation import check_is_fitted
 from everymode.errors import (
     CheckpointError,
     DataError,
-    SettingError,
     UnsupportedError,
     ValleyWarning,
     check_bool,
@@ -36,11 +35,11 @@ from everymode.inputs import (
     row_titles,
 )
 from everymode.metrics import energy_scores
-from everymode.modes import Answers, RowAnswers, basins, middle, most_probable, spread_out
+from everymode.modes import Answers, RowAnswers, answers_among, in_a_valley, most_probable, spread_out
 from everymode.networks import NetworkFactory
 from everymode.persistence import read_model, write_model
 from everymode.randomness import Common, mix, new_generator
-from everymode.regions import highest_density_intervals
+from everymode.regions import check_level, highest_density_intervals
 from everymode.spaces import ArraySpace, Condition, Space, count_rows, place, repeat_rows, take_rows
 from everymode.steering import Steering, able, read_guides
 from everymode.tables import as_numbers
@@ -63,7 +62,6 @@ _MOST_NEGATIVE = 700.0  # exponent of a score
 _MOST_DISTINCT = 1024
 _ROWS_AT_ONCE = 256  # whose draws are held while their modes are looked for
 _JUDGED_MEANS, _JUDGED_DRAWS = 16, 512  # rows and draws by which a mean is found to lie in a valley
-_IN_A_VALLEY = 0.35  # draws about the mean over those about the nearest answer
 _SAVED = ("n_features_in_", "history_", "n_steps_", "stopped_", "fit_seconds_", "precision_", "sample_seed_", "width_")
 _INITIAL, _TRAINING, _SPLIT, _SAMPLE, _PREDICT, _SETTLE = range(6)  # streams of randomness
 
@@ -422,9 +420,7 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
             one entry a row: intervals (m, 2), rising, in the units of Y; a list of those, one a value, where Y has
             several, each by itself.
         """
-        check_number("level", level, 0.0, 1.0, exclusive_low=True)
-        if level == 1:
-            raise SettingError("level=1: give a share below 1; a region that holds everything has no end.")
+        check_level(level)
         found: list[Any] = []
         for draws in self.common_draws(X, n_draws, random_state):
             for row in self.y_space_.decode(draws).reshape(*draws.shape[:2], -1):
@@ -477,19 +473,16 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
 
     def _answers(self, points: np.ndarray, values: np.ndarray, least: float, seed: int) -> RowAnswers:
         """Return the answers among the standardised draws (n, size) of a row, whose values are (n, *event)."""
-        basin, sureness = basins(points, least=least, seed=seed)
-        mine = [np.flatnonzero(basin == answer) for answer in range(len(sureness))]
-        chosen = [rows[middle(points[rows])] for rows in mine]
-        away = [((values[rows] - values[one]) ** 2).mean(axis=0) for rows, one in zip(mine, chosen, strict=True)]
-        shares = np.array([len(rows) for rows in mine]) / len(points)
-        return RowAnswers(
-            self._squeeze(values[chosen]), shares, self._squeeze(np.sqrt(away)), sureness, self._squeeze(values), basin
-        )
+        basin, sureness, chosen = answers_among(points, least=least, seed=seed)
+        squares = (values - values[chosen][basin]) ** 2
+        spreads = np.sqrt([squares[basin == answer].mean(axis=0) for answer in range(len(chosen))])
+        locations, spreads, values = (self._squeeze(part) for part in (values[chosen], spreads, values))
+        return RowAnswers(locations, np.bincount(basin) / len(basin), spreads, sureness, values, basin)
 
     def _tell_of_valleys(self, draws: np.ndarray, averages: np.ndarray) -> None:
         """Warn if averages (rows, size) of draws (rows, n, size) lie between answers, as a few rows tell."""
         rows = np.linspace(0, len(draws) - 1, min(len(draws), _JUDGED_MEANS)).astype(int)
-        fell = sum(_in_a_valley(draws[row, :_JUDGED_DRAWS], averages[row]) for row in rows)
+        fell = sum(in_a_valley(draws[row, :_JUDGED_DRAWS], averages[row]) for row in rows)
         if fell:
             self._told_of_valleys = True
             warnings.warn(
@@ -651,19 +644,6 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
             "fitted": {name: getattr(self, name, None) for name in _SAVED},
         }
         return write_model(path, self.family_, header, width=self.width_, depth=self.depth)
-
-
-def _in_a_valley(draws: np.ndarray, average: np.ndarray) -> bool:
-    """Return whether there are several answers among draws (n, size), and their average is between them."""
-    basin, sureness = basins(draws)
-    if len(sureness) < 2:
-        return False
-    places = [draws[basin == answer] for answer in range(len(sureness))]
-    middles = np.stack([points[middle(points)] for points in places])
-    away = np.linalg.norm(middles - average, axis=1)
-    nearest, radius = middles[away.argmin()], away.min() / 2
-    about_mean, about_answer = ((np.linalg.norm(draws - place, axis=1) < radius).sum() for place in (average, nearest))
-    return bool(about_mean < _IN_A_VALLEY * about_answer)
 
 
 def _device_of(family: Family) -> torch.device:

@@ -13,7 +13,25 @@ import numpy as np
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 from scipy.spatial import KDTree
 
-__all__ = ["bandwidth", "density_1d", "density_2d", "density_on_a_line", "highest_density_intervals", "where_above"]
+from everymode.errors import SettingError, check_number
+
+__all__ = [
+    "bandwidth",
+    "check_level",
+    "density_1d",
+    "density_2d",
+    "density_on_a_line",
+    "highest_density_intervals",
+    "where_above",
+]
+
+
+def check_level(level: float) -> float:
+    """Return the share that a region is to hold, if it is in (0, 1), else raise `SettingError`."""
+    check_number("level", level, 0.0, 1.0, exclusive_low=True)
+    if level == 1:
+        raise SettingError("level=1: give a share below 1; a region that holds everything has no end.")
+    return level
 
 
 def bandwidth(draws: np.ndarray) -> float:

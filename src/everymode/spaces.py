@@ -170,9 +170,7 @@ class ArraySpace(Space):
     @property
     def value_names(self) -> tuple[str, ...]:
         """A name for each value: that of its column, or y; y0, y1, ... where columns have none or hold several."""
-        if len(self.names) == self.size:
-            return self.names
-        return ("y",) if self.size == 1 else tuple(f"y{index}" for index in range(self.size))
+        return self.names if len(self.names) == self.size else default_names(self.size)
 
     @property
     def log_jacobian(self) -> float:
@@ -234,6 +232,11 @@ class ImageSpace(ArraySpace):
 
 
 _BY_RANK: dict[int, type[ArraySpace]] = {1: VectorSpace, 2: SequenceSpace, 3: ImageSpace}
+
+
+def default_names(size: int) -> tuple[str, ...]:
+    """Return the names of so many values that have none: y; or y0, y1, ..."""
+    return ("y",) if size == 1 else tuple(f"y{index}" for index in range(size))
 
 
 def array_space(values: np.ndarray, names: Sequence[str] = (), what: str = "the data") -> ArraySpace:

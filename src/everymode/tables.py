@@ -28,6 +28,7 @@ __all__ = [
     "read_numbers",
     "read_problem",
     "read_table",
+    "share_of_ties",
     "split_targets",
     "to_numpy",
 ]
@@ -188,6 +189,12 @@ def as_numbers(Y: Any, rows: int) -> np.ndarray:
 def is_categorical(column: Any) -> bool:
     """Return whether a column of a frame holds categories: text, or truth values."""
     return not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column)
+
+
+def share_of_ties(column: np.ndarray) -> float:
+    """Return the share of the values (rows,) that other rows share."""
+    counts = np.unique(column, return_counts=True)[1]
+    return float(counts[counts > 1].sum() / len(column))
 
 
 def alike(frame: pd.DataFrame, trained: pd.DataFrame) -> pd.DataFrame:

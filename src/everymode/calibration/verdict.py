@@ -42,8 +42,8 @@ from everymode.estimator import OneToManyRegressor
 from everymode.inputs import count_of, encode_condition, encode_target, take_given
 from everymode.metrics import energy_scores
 from everymode.randomness import mix
-from everymode.spaces import Condition
-from everymode.tables import as_numbers
+from everymode.spaces import Condition, default_names
+from everymode.tables import as_numbers, share_of_ties
 
 __all__ = ["LEVELS", "VERDICTS", "Calibration", "Check", "Sharpness", "calibrate", "calibrate_draws"]
 
@@ -305,7 +305,7 @@ def calibrate_draws(
     rows, n, size = draws.shape
     matrix = None if x is None else _checked_x(x, rows)
     logs = _checked_logs(log_density, draws_log_density, rows, n)
-    targets = tuple(map(str, names)) if names is not None else tuple(f"y{i}" if size > 1 else "y" for i in range(size))
+    targets = default_names(size) if names is None else tuple(map(str, names))
     if len(targets) != size:
         raise DataError(f"names={list(targets)}: give {size}, one a column of y.")
     rng = np.random.default_rng(mix(seed, _TIES))
@@ -410,8 +410,7 @@ def _as_matrix(x: Condition) -> np.ndarray:
 
 def _shared(y: np.ndarray, targets: Sequence[str]) -> list[str]:
     """Return the targets a quarter of whose values or more occur in other rows, too: they are rounded, or counted."""
-    counts = [np.unique(column, return_counts=True)[1] for column in y.T]
-    return [name for name, each in zip(targets, counts, strict=True) if each[each > 1].sum() >= _TIED * len(y)]
+    return [name for name, column in zip(targets, y.T, strict=True) if share_of_ties(column) >= _TIED]
 
 
 # Telling -------------------------------------------------------------------------------------------------------------

@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from everymode.cli.voice import Voice
+    from everymode.estimator import OneToManyRegressor
 
-__all__ = ["Force", "Given", "GivenFile", "OutFile", "check_out", "read_questions", "write_answers"]
+__all__ = ["Force", "Given", "GivenFile", "OutFile", "prepare", "write_answers"]
 
 Given = Annotated[list[str] | None, typer.Option(help="A known value, column=value; repeat for more.")]
 GivenFile = Annotated[Path | None, typer.Option(help="A table of known values, one question a row.")]
@@ -20,7 +21,20 @@ OutFile = Annotated[Path | None, typer.Option(help="A .csv or .parquet file; std
 Force = Annotated[bool, typer.Option("--force", help="Overwrite the file of --out.")]
 
 
-def check_out(out: Path | None, *, force: bool) -> None:
+def prepare(
+    run: Path, device: str, given: list[str] | None, given_file: Path | None, out: Path | None, *, force: bool
+) -> tuple[OneToManyRegressor, pd.DataFrame, list[str]]:
+    """Return the model of a run, the questions and the names of the targets; refuse what cannot be written first."""
+    from everymode.estimator import load
+    from everymode.runs import read_run
+
+    _check_out(out, force=force)
+    model = load(run, device=device)
+    settings, data = read_run(run)
+    return model, _read_questions(given, given_file, data.loc[:, settings["given"]]), settings["target"]
+
+
+def _check_out(out: Path | None, *, force: bool) -> None:
     """Raise `FileError` if the file of answers cannot be written, before any is found."""
     from everymode.errors import FileError
 
@@ -30,7 +44,7 @@ def check_out(out: Path | None, *, force: bool) -> None:
         raise FileError(f"{out} exists already; choose another name, or --force to overwrite it.")
 
 
-def read_questions(given: list[str] | None, given_file: Path | None, trained: pd.DataFrame) -> pd.DataFrame:
+def _read_questions(given: list[str] | None, given_file: Path | None, trained: pd.DataFrame) -> pd.DataFrame:
     """Return the questions, one a row, in the columns that a model was trained on.
 
     Raises:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from everymode.cli._asking import Force, Given, GivenFile, OutFile
+from everymode.cli._asking import Force, Given, GivenFile, OutFile, prepare, write_answers
 from everymode.cli.options import Device, Json, Quiet, Run
 from everymode.cli.voice import Voice
 
@@ -15,9 +15,7 @@ def command(
     run: Run,
     given: Given = None,
     given_file: GivenFile = None,
-    n: Annotated[int, typer.Option("-n", "--draws", help="Draws for each question that answers are found among.")] = (
-        2000
-    ),
+    n: Annotated[int, typer.Option("-n", "--draws", help="Draws of each question to look at.")] = 2000,
     least: Annotated[float, typer.Option(help="Probability below which there is no answer.")] = 0.005,
     out: OutFile = None,
     force: Force = False,
@@ -28,15 +26,9 @@ def command(
 ) -> None:
     """Find the distinct answers: one line each, with probability, sureness, place and spread; and a figure."""
     from everymode import plots
-    from everymode.cli._asking import check_out, read_questions, write_answers
-    from everymode.estimator import load
-    from everymode.runs import read_run
 
     voice = Voice(json=json, quiet=quiet)
-    check_out(out, force=force)
-    model = load(run, device=device)
-    settings, data = read_run(run)
-    questions = read_questions(given, given_file, data.loc[:, settings["given"]])
+    model, questions, _ = prepare(run, device, given, given_file, out, force=force)
     found = model.modes(questions, n, least=least, random_state=seed)
     figure = plots.save(plots.draw("modes", found), run / "figures", "modes")[0]
     voice.say(str(figure))

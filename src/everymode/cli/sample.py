@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from everymode.cli._asking import Force, Given, GivenFile, OutFile
+from everymode.cli._asking import Force, Given, GivenFile, OutFile, prepare, write_answers
 from everymode.cli.options import Device, Json, Quiet, Run
 from everymode.cli.voice import Voice
 
@@ -32,21 +32,14 @@ def command(
     import numpy as np
     import pandas as pd
 
-    from everymode.cli._asking import check_out, read_questions, write_answers
-    from everymode.estimator import load
-    from everymode.runs import read_run
-
     voice = Voice(json=json, quiet=quiet)
-    check_out(out, force=force)
-    model = load(run, device=device)
-    settings, data = read_run(run)
-    questions = read_questions(given, given_file, data.loc[:, settings["given"]])
-    steered = {"known": _known(known, settings["target"]), "temperature": temperature, "distinct": distinct}
+    model, questions, targets = prepare(run, device, given, given_file, out, force=force)
+    steered = {"known": _known(known, targets), "temperature": temperature, "distinct": distinct}
     draws = model.sample(questions, n, random_state=seed, **steered).reshape(len(questions) * n, -1)
     answered = questions.loc[questions.index.repeat(n)].reset_index(drop=True)
     answered.insert(0, "row", np.repeat(np.arange(len(questions)), n))
     answered.insert(1, "draw", np.tile(np.arange(n), len(questions)))
-    result = pd.concat([answered, pd.DataFrame(draws, columns=settings["target"])], axis=1)
+    result = pd.concat([answered, pd.DataFrame(draws, columns=targets)], axis=1)
     write_answers(voice, result, "draws", out, {"nfe": model.nfe})
 
 

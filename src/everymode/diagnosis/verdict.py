@@ -32,7 +32,7 @@ from everymode.errors import DataError, check_number
 from everymode.inputs import fit_condition, read_target
 from everymode.randomness import mix
 from everymode.spaces import Condition, Space, TableSpace, VectorSpace
-from everymode.tables import as_frame, as_numbers, is_categorical
+from everymode.tables import as_frame, as_numbers, is_categorical, share_of_ties
 
 __all__ = ["VERDICTS", "Diagnosis", "Where", "diagnose"]
 
@@ -254,8 +254,8 @@ class _Table:
         y = answers.copy()
         for index, name in enumerate(names):
             column = answers[:, index]
-            values, counts = np.unique(column, return_counts=True)
-            if len(values) > 1 and counts[counts > 1].sum() > _TIED * len(column):
+            values = np.unique(column)
+            if len(values) > 1 and share_of_ties(column) > _TIED:
                 gap = np.median(np.diff(values))
                 y[:, index] += gap * (rng.random(len(column)) - 0.5)
                 remarks.append(f"{name} is rounded to {gap:.3g}, which was undone by as much noise")

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 from scipy.spatial.distance import cdist
 
 from everymode.metrics.base import Measure
-from everymode.metrics.intervals import mean_over_rows
+from everymode.metrics.intervals import mean_score
 from everymode.metrics.samples import beside_answers
 
 __all__ = ["energy_score", "energy_scores"]
@@ -31,9 +31,7 @@ def energy_score(
         reference: real draws, `(rows, m, dy)`; their score is the floor. Being fair, it does not depend on m.
         seed: of the bootstrap over rows that gives the interval.
     """
-    scores = energy_scores(y, draws, scale)
-    floor = None if reference is None else float(energy_scores(y, reference, scale).mean())
-    return mean_over_rows(scores, floor, seed)
+    return mean_score(energy_scores, y, draws, reference, seed, scale=scale)
 
 
 def energy_scores(y: ArrayLike, draws: ArrayLike, scale: ArrayLike | None = None) -> np.ndarray:

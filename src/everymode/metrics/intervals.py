@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -64,6 +66,19 @@ def bootstrap_interval(
 def mean_over_rows(values: np.ndarray, floor: float | None, seed: int) -> Measure:
     """The mean of `values (rows,)` beside its floor, with a bootstrap over rows as its interval."""
     return Measure(float(values.mean()), *bootstrap_interval(values, seed), floor, len(values))
+
+
+def mean_score(
+    scores: Callable[..., np.ndarray],
+    y: ArrayLike,
+    draws: ArrayLike,
+    reference: ArrayLike | None,
+    seed: int,
+    **settings: Any,
+) -> Measure:
+    """The mean over rows of what `scores` says of `y` and `draws`; its floor is that of the real draws `reference`."""
+    floor = None if reference is None else float(scores(y, reference, **settings).mean())
+    return mean_over_rows(scores(y, draws, **settings), floor, seed)
 
 
 def _checked(level: float) -> float:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from everymode.metrics.base import Measure
-from everymode.metrics.intervals import mean_over_rows
+from everymode.metrics.intervals import mean_score
 from everymode.metrics.samples import beside_answers
 
 __all__ = ["crps", "crps_values"]
@@ -28,8 +28,7 @@ def crps(
         reference: real draws, `(rows, m, dy)`; their score is the floor. Being fair, it does not depend on m.
         seed: of the bootstrap over rows that gives the interval.
     """
-    floor = None if reference is None else float(crps_values(y, reference, scale).mean())
-    return mean_over_rows(crps_values(y, draws, scale), floor, seed)
+    return mean_score(crps_values, y, draws, reference, seed, scale=scale)
 
 
 def crps_values(y: ArrayLike, draws: ArrayLike, scale: ArrayLike | None = None) -> np.ndarray:

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 
 from everymode.errors import DataError, check_number
 from everymode.metrics.base import Measure
-from everymode.metrics.intervals import mean_over_rows
+from everymode.metrics.intervals import mean_score
 from everymode.metrics.samples import beside_answers
 
 __all__ = ["variogram_score", "variogram_scores"]
@@ -35,8 +35,7 @@ def variogram_score(
         weights: `(dy, dy)`, of the pairs of columns; 1 if None.
     """
     settings = {"scale": scale, "order": order, "weights": weights}
-    floor = None if reference is None else float(variogram_scores(y, reference, **settings).mean())
-    return mean_over_rows(variogram_scores(y, draws, **settings), floor, seed)
+    return mean_score(variogram_scores, y, draws, reference, seed, **settings)
 
 
 def variogram_scores(

@@ -9,7 +9,39 @@ from typing import Any, overload
 import numpy as np
 import pandas as pd
 
-__all__ = ["Answers", "RowAnswers"]
+from everymode.modes.basins import basins
+from everymode.modes.points import middle
+
+__all__ = ["Answers", "RowAnswers", "answers_among", "in_a_valley"]
+
+_IN_A_VALLEY = 0.35  # draws about the average over those about the nearest answer
+
+
+def answers_among(
+    points: np.ndarray, *, least: float = 0.005, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the answers among the draws (n, size) of one row, in comparable units, the most probable first.
+
+    Returns:
+        the answer that each draw belongs to, (n,); how sure each answer is, (k,); and which draw is in the middle of
+        each, (k,). See `basins` and `middle`.
+    """
+    basin, sureness = basins(points, least=least, seed=seed)
+    mine = [np.flatnonzero(basin == answer) for answer in range(len(sureness))]
+    return basin, sureness, np.array([rows[middle(points[rows])] for rows in mine])
+
+
+def in_a_valley(points: np.ndarray, average: np.ndarray) -> bool:
+    """Return whether there are several answers among draws (n, size), and their average (size,) is between them."""
+    _, _, chosen = answers_among(points)
+    if len(chosen) < 2:
+        return False
+    away = np.linalg.norm(points[chosen] - average, axis=1)
+    nearest, radius = points[chosen[away.argmin()]], away.min() / 2
+    about_average, about_answer = (
+        (np.linalg.norm(points - place, axis=1) < radius).sum() for place in (average, nearest)
+    )
+    return bool(about_average < _IN_A_VALLEY * about_answer)
 
 
 @dataclass(frozen=True)

@@ -85,8 +85,8 @@ def _projected(points: np.ndarray) -> np.ndarray:
 def _parted(points: np.ndarray, order: np.ndarray, least: float) -> np.ndarray:
     """Return the clusters of points (n, d) that the first half of `order` proposes and the other half confirms."""
     half = (len(order) + 1) // 2
-    shown, tree = points[order[:half]], KDTree(points[order[:half]])
-    fresh = KDTree(points[order[half:]])
+    shown = points[order[:half]]
+    tree, fresh = KDTree(shown), KDTree(points[order[half:]])
     first, second, reach, radii, near = _spanning_tree(shown, tree)
     enough = max(4, int(least * half / 2))
     parent, size, summit = list(range(half)), [1] * half, list(range(half))
