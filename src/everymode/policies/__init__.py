@@ -1,0 +1,24 @@
+"""Robot policies: demonstrations in, a policy that commits to one way out.
+
+A policy sees the last observations and predicts the next actions, `observation_horizon` and `prediction_horizon` of
+them, executes the first `execution_horizon` and looks again. Any family on sequences serves.
+
+References:
+    Diffusion policy: visuomotor policy learning via action diffusion (Chi et al., 2023),
+        https://arxiv.org/abs/2303.04137
+"""
+
+from typing import TYPE_CHECKING
+
+from everymode.lazy import attach
+
+if TYPE_CHECKING:
+    from everymode.policies.demonstrations import Demonstrations
+
+__all__ = ["Demonstrations"]
+
+_HOMES = {"demonstrations": ("Demonstrations",)}
+
+__getattr__, __dir__ = attach(
+    __name__, {name: f"everymode.policies.{home}" for home, names in _HOMES.items() for name in names}
+)
