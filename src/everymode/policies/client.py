@@ -9,14 +9,14 @@ import warnings
 from collections import deque
 from collections.abc import Mapping
 from contextlib import ExitStack
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 
-from everymode.errors import DataError, SettingError, check_number, require
+from everymode.errors import DataError, SettingError, check_number
 from everymode.policies.demonstrations import STATE
 from everymode.policies.queue import ActionQueue
-from everymode.policies.wire import pack, unpack
+from everymode.policies.wire import pack, unpack, websockets
 
 __all__ = ["LateWarning", "RemotePolicy", "ServerError"]
 
@@ -60,13 +60,13 @@ class RemotePolicy:
         deadline: float | None = None,
         timeout: float = 10.0,
     ) -> None:
-        connect = require("websockets.sync.client", "policies").connect
+        connect = websockets("sync.client").connect
         self.timeout = check_number("timeout", timeout, 0.0, exclusive_low=True)
         self._left = ExitStack()
         try:
             opened = connect(address, open_timeout=timeout, max_size=None, compression=None)
             self._socket = self._left.enter_context(opened)
-        except (OSError, ValueError, require("websockets.exceptions", "policies").WebSocketException) as error:
+        except (OSError, ValueError, websockets("exceptions").WebSocketException) as error:
             raise SettingError(f"no policy server answers at {address}: {error}. Is `policy serve` running?") from error
         self._ids = itertools.count()
         self._answers: dict[int, dict[str, Any]] = {}
@@ -98,7 +98,7 @@ class RemotePolicy:
     # Asking --------------------------------------------------------------------------------------------------------
 
     def _read(self) -> None:
-        closed = require("websockets.exceptions", "policies").ConnectionClosed
+        closed = websockets("exceptions").ConnectionClosed
         try:
             for data in self._socket:
                 message = unpack(data, most=len(data))
@@ -117,7 +117,7 @@ class RemotePolicy:
         name = next(self._ids)
         try:
             self._socket.send(pack({"id": name, **message}))
-        except require("websockets.exceptions", "policies").ConnectionClosed as error:
+        except websockets("exceptions").ConnectionClosed as error:
             raise ServerError(f"the server is gone: {error}") from error
         return name
 
@@ -154,7 +154,8 @@ class RemotePolicy:
         self._history.clear()
         self._queue.clear()
         self._pending: tuple[int, int, float] | None = None  # id, the step it was asked at, and the time
-        self._asked_at, self._last = 0, None
+        self._asked_at = 0
+        self._last: np.ndarray | None = None
         self.status, self.late, self._told = "queued", 0, False
 
     def act(self, observation: Mapping[str, Any] | np.ndarray) -> np.ndarray:
@@ -178,8 +179,8 @@ class RemotePolicy:
             if first and self._last is None and not len(self._queue):
                 raise ServerError(f"the server gave no first action within {self.timeout:g} s.")
         action = self._queue.pop()
-        if action is None:
-            self.status, action = "held", self._last
+        if action is None:  # there was a first one, or `act` had not come this far
+            self.status, action = "held", cast("np.ndarray", self._last)
         if self.status in ("late", "held"):
             self._tell()
         self._last = action

@@ -16,12 +16,12 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 
-from everymode.errors import DataError, SettingError, check_number, require
-from everymode.policies.wire import MESSAGE_BYTES, pack, unpack
+from everymode.errors import DataError, SettingError, check_number
+from everymode.policies.wire import MESSAGE_BYTES, pack, unpack, websockets
 
 __all__ = ["PolicyServer"]
 
@@ -91,7 +91,7 @@ class PolicyServer:
         self.answered, self.refused = 0, 0
         self._passes = itertools.count()
         self._thread: threading.Thread | None = None
-        self._stopping: Callable[[], None] = lambda: None
+        self._stopping: Callable[[], object] = lambda: None
 
     @property
     def address(self) -> str:
@@ -106,7 +106,7 @@ class PolicyServer:
         Raises:
             SettingError: the address cannot be listened on.
         """
-        serve = require("websockets.asyncio.server", "policies").serve
+        serve = websockets("asyncio.server").serve
         self._waiting: asyncio.Queue[_Request] = asyncio.Queue(_MOST_WAITING)
         most = _CLOSED_FROM * self.most_bytes
         try:
@@ -128,9 +128,8 @@ class PolicyServer:
         started, failed = threading.Event(), []
 
         async def main() -> None:
-            task = asyncio.current_task()
-            loop = asyncio.get_running_loop()
-            self._stopping = lambda: loop.call_soon_threadsafe(task.cancel) if task is not None else None
+            task, loop = cast("asyncio.Task[None]", asyncio.current_task()), asyncio.get_running_loop()
+            self._stopping = lambda: loop.call_soon_threadsafe(task.cancel)
             await self.run(started.set)
 
         def serve() -> None:
@@ -158,7 +157,7 @@ class PolicyServer:
     # Connections ---------------------------------------------------------------------------------------------------
 
     async def _connection(self, socket: Any) -> None:
-        closed = require("websockets.exceptions", "policies").ConnectionClosed
+        closed = websockets("exceptions").ConnectionClosed
         pending: set[asyncio.Task[None]] = set()
         try:
             async for data in socket:
@@ -183,7 +182,7 @@ class PolicyServer:
             self.refused += 1
         try:
             await socket.send(pack({"id": name, **reply}))
-        except require("websockets.exceptions", "policies").ConnectionClosed:
+        except websockets("exceptions").ConnectionClosed:
             pass
 
     async def _reply(self, message: Mapping[str, Any], pending: int) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from everymode.errors import DataError, require
 
-__all__ = ["MESSAGE_BYTES", "pack", "unpack"]
+__all__ = ["MESSAGE_BYTES", "pack", "unpack", "websockets"]
 
 MESSAGE_BYTES = 16 << 20
 """A message is no longer than that, unless the server was told otherwise."""
@@ -23,25 +23,33 @@ _ARRAY = 1
 _KINDS = "biuf"  # bool, whole numbers, floats
 
 
+def websockets(part: str) -> Any:
+    """Return a part of the package `websockets`, such as "exceptions"."""
+    return require(f"websockets.{part}", "policies", "policy servers and their robots")
+
+
+def _msgpack() -> Any:
+    return require("msgpack", "policies", "messages to and from a policy server")
+
+
 def pack(message: Mapping[str, Any]) -> bytes:
     """Return a message as bytes; arrays may stand anywhere in it."""
-    return require("msgpack", "policies").packb(message, default=_describe, use_bin_type=True)
+    return _msgpack().packb(message, default=_describe, use_bin_type=True)
 
 
 def _describe(value: Any) -> Any:
-    msgpack = require("msgpack", "policies")
     array = np.asarray(value)
     if array.dtype.kind not in _KINDS:
         raise DataError(f"a message holds {type(value).__name__} of dtype {array.dtype}: only numbers travel.")
     if isinstance(value, np.generic):
         return value.item()
-    return msgpack.ExtType(_ARRAY, msgpack.packb([array.dtype.str, list(array.shape), array.tobytes()]))
+    return _msgpack().ExtType(_ARRAY, _msgpack().packb([array.dtype.str, list(array.shape), array.tobytes()]))
 
 
 def _array(code: int, data: bytes) -> np.ndarray:
     if code != _ARRAY:
         raise DataError(f"the message holds an extension of type {code}; {_ARRAY}, an array, is the only one known.")
-    name, shape, values = require("msgpack", "policies").unpackb(data)
+    name, shape, values = _msgpack().unpackb(data)
     dtype = np.dtype(name)
     if dtype.kind not in _KINDS:
         raise DataError(f"the message holds an array of dtype {name}: only numbers travel.")
@@ -60,8 +68,9 @@ def unpack(data: bytes | str, *, most: int = MESSAGE_BYTES) -> dict[str, Any]:
         raise DataError(f"the message has {len(data):,} bytes; {most:,} are the most. Send fewer or smaller images.")
     if isinstance(data, str):
         raise DataError("the message is text; send a binary MessagePack map.")
+    msgpack = _msgpack()
     try:
-        message = require("msgpack", "policies").unpackb(data, ext_hook=_array, max_ext_len=most, max_bin_len=most)
+        message = msgpack.unpackb(data, ext_hook=_array, max_ext_len=most, max_bin_len=most)
     except DataError:
         raise
     except Exception as error:  # msgpack raises of many kinds, and none of them may end a server
