@@ -43,7 +43,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -53,14 +53,29 @@ from everymode.paths import Path
 from everymode.randomness import Source, normal
 from everymode.solvers import Sampler, Tableau, integrate, last
 
-__all__ = ["INPAINTINGS", "Known", "corrected", "follow"]
+__all__ = ["INPAINTINGS", "Known", "Regression", "corrected", "follow"]
 
 INPAINTINGS = ("posterior", "replacement")
-_PASSES = 8  # of conjugate gradients
-_RIDGE = 0.03  # on M C M', in shares of what it were for y of unit variance: a learned Jacobian is rough
 _LEAST_SIGMA = 1e-3  # of what noise is divided by
 
 Predictor = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Regression:
+    """How M C M' is inverted: a learned Jacobian is rough, the more so the more values there are.
+
+    Attributes:
+        ridge: added to M C M', in shares of what it were for y of unit variance.
+        passes: of conjugate gradients, each one backward pass.
+    """
+
+    ridge: float = 0.03
+    passes: int = 8
+
+    def __post_init__(self) -> None:
+        check_number("ridge", self.ridge, 0.0, exclusive_low=True)
+        check_number("passes", self.passes, 1, 1000, integer=True)
 
 
 @dataclass(frozen=True)
@@ -74,6 +89,7 @@ class Known:
         resamplings: how often each step is taken.
         spread: (batch, *event), the standard deviations of the values about y where they are known in part only;
             None where they are exact. For 'posterior' alone.
+        regression: of 'posterior'.
     """
 
     values: Tensor
@@ -81,6 +97,7 @@ class Known:
     method: str = "posterior"
     resamplings: int = 10
     spread: Tensor | None = None
+    regression: Regression = field(default_factory=Regression)
 
     def __post_init__(self) -> None:
         check_choice("inpainting", self.method, INPAINTINGS)
@@ -100,16 +117,18 @@ def corrected(known: Known) -> Callable[[Tensor, Callable[[Tensor], Tensor], Ten
 
     def correct(data: Tensor, pull: Callable[[Tensor], Tensor], alpha: Tensor, sigma: Tensor) -> Tensor:
         usual = alpha / (alpha.square() + sigma.square())  # the Jacobian, were y of unit variance
-        ridge = (_RIDGE * usual).to(data).expand_as(data)
+        ridge = (known.regression.ridge * usual).to(data).expand_as(data)
         if known.spread is not None:
             ridge = ridge + known.spread.square() * (alpha / sigma.square().clamp_min(_LEAST_SIGMA**2)).to(data)
         missing = mask * (known.values - data)
-        return known.put(data + _regressed(pull, missing, mask, ridge, usual.to(data)))
+        return known.put(data + _regressed(pull, missing, mask, ridge, usual.to(data), known.regression.passes))
 
     return correct
 
 
-def _regressed(pull: Callable[[Tensor], Tensor], missing: Tensor, mask: Tensor, ridge: Tensor, usual: Tensor) -> Tensor:
+def _regressed(
+    pull: Callable[[Tensor], Tensor], missing: Tensor, mask: Tensor, ridge: Tensor, usual: Tensor, passes: int
+) -> Tensor:
     """Return C M' (M C M' + ridge)^-1 missing, row by row, by conjugate gradients; C v = pull(v).
 
     Where the ridges differ the steps are scaled by 1 / (usual + ridge), with `usual` the size of C.
@@ -122,7 +141,7 @@ def _regressed(pull: Callable[[Tensor], Tensor], missing: Tensor, mask: Tensor, 
     left, found = missing, torch.zeros_like(missing)
     scaled = direction = shrink * left
     size = first = dot(left, scaled)
-    for _ in range(min(_PASSES, int(mask.flatten(1).sum(dim=1).max()))):
+    for _ in range(min(passes, int(mask.flatten(1).sum(dim=1).max()))):
         pulled = pull(direction)
         bent = mask * pulled + ridge * direction
         curvature = dot(direction, bent)

@@ -40,7 +40,7 @@ class ActionQueue:
 
     def put(self, chunk: np.ndarray, made_at: int) -> None:
         """Add a plan (horizon, d) that answers the observation of control step `made_at`; none that is over already."""
-        chunk = np.asarray(chunk)
+        chunk = np.array(chunk)  # a copy: what it is of may be planned over
         if chunk.ndim != 2:
             raise DataError(f"a plan has shape {chunk.shape}; give (horizon, d).")
         if made_at + len(chunk) <= self.step:
@@ -49,10 +49,9 @@ class ActionQueue:
             self._plans.clear()
         self._plans.append((made_at, chunk))
 
-    def ahead(self, steps: int) -> np.ndarray:
-        """Return what is planned for the next steps, (m, d), m at most `steps`; (0, 0) where nothing is."""
-        planned = [self._at(step) for step in range(self.step, self.step + min(steps, len(self)))]
-        return np.stack(planned) if planned else np.zeros((0, 0))
+    def ahead(self, steps: int) -> list[np.ndarray]:
+        """Return what is planned for the next steps, an action (d,) each, as far as it goes."""
+        return [self._at(step) for step in range(self.step, self.step + min(steps, len(self)))]
 
     def pop(self) -> np.ndarray | None:
         """Return the action (d,) of the present step and go on to the next; None where none is planned."""
