@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from everymode.lazy import attach
 
 if TYPE_CHECKING:
+    from everymode.policies import recipes
     from everymode.policies.client import LateWarning, RemotePolicy, ServerError
     from everymode.policies.continuity import Continuity, Ensemble, RealTime, Select
     from everymode.policies.demonstrations import Demonstrations
@@ -35,6 +36,7 @@ __all__ = [
     "ServerError",
     "load_policy",
     "read_demonstrations",
+    "recipes",
 ]
 
 _HOMES = {
@@ -48,5 +50,9 @@ _HOMES = {
 }
 
 __getattr__, __dir__ = attach(
-    __name__, {name: f"everymode.policies.{home}" for home, names in _HOMES.items() for name in names}
+    __name__,
+    {
+        **{name: f"everymode.policies.{home}" for home, names in _HOMES.items() for name in names},
+        "recipes": "",
+    },
 )
