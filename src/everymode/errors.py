@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -19,6 +20,7 @@ __all__ = [
     "check_choice",
     "check_number",
     "nearest",
+    "require",
     "unknown_name",
 ]
 
@@ -49,6 +51,23 @@ class ValleyWarning(UserWarning):
 
 class MissingExtraError(ImportError):
     """An optional dependency is absent; the message holds the `pip install` that mends it."""
+
+
+def require(module: str, extra: str, purpose: str) -> Any:
+    """Return an optional module, imported.
+
+    Args:
+        module: its name, such as 'zarr'.
+        extra: the extra of this package that brings it.
+        purpose: what needs it, for the message: "boosted trees".
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MissingExtraError(f"{purpose} need {module}: pip install 'everymode[{extra}]'.") from error
 
 
 def nearest(name: str, known: Iterable[str], *, limit: int = 3) -> list[str]:

@@ -14,10 +14,12 @@ from everymode.lazy import attach
 
 if TYPE_CHECKING:
     from everymode.policies.demonstrations import Demonstrations
+    from everymode.policies.execution import Execution
+    from everymode.policies.policy import Policy, load_policy
 
-__all__ = ["Demonstrations"]
+__all__ = ["Demonstrations", "Execution", "Policy", "load_policy"]
 
-_HOMES = {"demonstrations": ("Demonstrations",)}
+_HOMES = {"demonstrations": ("Demonstrations",), "execution": ("Execution",), "policy": ("Policy", "load_policy")}
 
 __getattr__, __dir__ = attach(
     __name__, {name: f"everymode.policies.{home}" for home, names in _HOMES.items() for name in names}
