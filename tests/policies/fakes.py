@@ -84,7 +84,7 @@ class Execution:
         self.chunks = [np.zeros((1, 1))] * robots
         self.calls = []
 
-    def reset(self, robots) -> None:
+    def reset(self, robots, *, random_state) -> None:
         self.left[list(robots)] = 0
 
     def act(self, observations):

@@ -71,7 +71,7 @@ def test_a_behaviour_counts_what_there_is():
         episode(1, (1, 1)),
         episode(-1, (-1, -1), success=False),
     ]
-    found = Behaviour.of(episodes, ("left", "right"), demonstrated=[0, 1, 0, 1], rate=10)
+    found = Behaviour.of(episodes, ("left", "right"), demonstrated=[2, 2], rate=10)
     assert found.ways == {"left": 1, "right": 2}
     assert (found.episodes, found.no_way, found.ways_taken) == (4, 1, 2)
     assert found.commitment is not None
@@ -79,7 +79,7 @@ def test_a_behaviour_counts_what_there_is():
     assert found.recall is not None
     assert found.recall.value == 1
     assert found.entropy is not None
-    assert found.entropy.floor == pytest.approx(np.log(2))  # corrected and bounded
+    assert found.entropy.floor == pytest.approx(np.log(2))
     assert Behaviour.from_dict(found.to_dict()) == found
 
 
@@ -91,11 +91,11 @@ def test_where_ways_have_no_meaning_nothing_is_said_of_them():
 
 
 def test_one_way_only_has_no_entropy_whatever_the_chance():
-    found = Behaviour.of([episode(1, (1, 1))] * 40, ("left", "right"), demonstrated=[0, 1] * 50)
-    share, recall = found.entropy_share, found.recall
-    assert share is not None
+    found = Behaviour.of([episode(1, (1, 1))] * 40, ("left", "right"), demonstrated=[0.5, 0.5])
+    entropy, recall = found.entropy, found.recall
+    assert entropy is not None
     assert recall is not None
-    assert (share.value, share.low, share.high) == (0, 0, 0)
+    assert (entropy.value, entropy.low, entropy.high, found.entropy_share) == (0, 0, 0, 0)
     assert recall.value == 0.5
 
 

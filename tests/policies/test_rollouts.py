@@ -88,5 +88,21 @@ def test_blocks_of_seeds_do_not_meet():
     assert not set(block("choose", 100_000)) & set(block("report", 100_000))
     with pytest.raises(SettingError, match="report"):
         block("reports", 5)
-    with pytest.raises(SettingError, match="none twice"):
-        roll_out(Scripted(outward), Corridor, [1, 1])
+
+
+def test_one_start_many_times_has_draws_of_its_own_each_time():
+    drawn = []
+
+    class Drawing(Scripted):
+        def start(self, robots=1, *, random_state=None):
+            running = super().start(robots)
+            running.reset = lambda robots, *, random_state: drawn.extend(random_state)
+            return running
+
+    found = roll_out(Drawing(outward), Corridor, [5, 5, 6, 5], random_state=3)
+    assert [episode.seed for episode in found] == [5, 5, 6, 5]
+    assert len(set(drawn)) == 4
+    first = drawn.copy()
+    drawn.clear()
+    roll_out(Drawing(outward), Corridor, [6, 5, 5, 5], random_state=3)
+    assert set(drawn) == set(first)

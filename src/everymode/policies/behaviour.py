@@ -10,7 +10,7 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,7 +126,6 @@ class Behaviour:
         ways: episodes by the name of their way; empty where ways have no meaning.
         no_way: episodes that went none.
         entropy: of the ways, in nats, see `way_entropy`; the floor is the demonstrators'. Bootstrap over episodes.
-        entropy_share: the same as a share of the demonstrators', whose own chance is in the interval.
         recall: see `way_recall`. Bootstrap over episodes.
         commitment: share of the episodes that ever lean to a way and keep to it. Wilson.
         jerk: mean over episodes, of the path where the environment tells one and of the actions otherwise. Bootstrap.
@@ -138,7 +137,6 @@ class Behaviour:
     ways: dict[str, int]
     no_way: int
     entropy: Measure | None = None
-    entropy_share: Measure | None = None
     recall: Measure | None = None
     commitment: Measure | None = None
     jerk: Measure | None = None
@@ -150,7 +148,7 @@ class Behaviour:
         cls,
         episodes: Sequence[Episode],
         way_names: Sequence[str] = (),
-        demonstrated: Sequence[int] | np.ndarray | None = None,
+        demonstrated: ArrayLike | None = None,
         rate: float | None = None,
         seed: int = 0,
     ) -> Behaviour:
@@ -159,13 +157,12 @@ class Behaviour:
         Args:
             episodes: that did not crash.
             way_names: names of the ways.
-            demonstrated: the way of each episode of the demonstrators.
+            demonstrated: (ways,), how often the demonstrators take each way, as counts or shares.
             rate: control steps a second.
             seed: of the bootstraps.
         """
         went = np.array([episode.way for episode in episodes], dtype=np.int64)
         counts = count_ways(went, way_names)
-        shown = None if demonstrated is None else count_ways(demonstrated, way_names)
         pairs = [jumps(episode.actions, episode.planned) for episode in episodes]
         seams, inner = (np.concatenate([pair[side] for pair in pairs] or [np.zeros(0)]) for side in (0, 1))
         kept = [kept for episode in episodes if (kept := commitment(episode.leaning)) is not None]
@@ -178,7 +175,7 @@ class Behaviour:
             len(episodes),
             dict(zip(way_names, counts.tolist(), strict=True)),
             int((went == UNDECIDED).sum()) if way_names else 0,
-            **_of_ways(counts, shown, seed),
+            **_of_ways(counts, demonstrated, seed),
             commitment=Measure(sum(kept) / len(kept), *wilson_interval(sum(kept), len(kept)), None, len(kept))
             if kept
             else None,
@@ -188,6 +185,13 @@ class Behaviour:
         )
 
     @property
+    def entropy_share(self) -> float | None:
+        """The entropy as a share of the demonstrators'; None where theirs is not known, or is none."""
+        if self.entropy is None or not self.entropy.floor:
+            return None
+        return self.entropy.value / self.entropy.floor
+
+    @property
     def ways_taken(self) -> int:
         """How many ways were taken at least once."""
         return sum(count > 0 for count in self.ways.values())
@@ -195,7 +199,7 @@ class Behaviour:
     def to_dict(self) -> dict[str, Any]:
         """Return it JSON-ready."""
         shown = {name: value.to_dict() if isinstance(value, Measure) else value for name, value in vars(self).items()}
-        return {**shown, "ways_taken": self.ways_taken}
+        return {**shown, "ways_taken": self.ways_taken, "entropy_share": self.entropy_share}
 
     @classmethod
     def from_dict(cls, described: Mapping[str, Any]) -> Behaviour:
@@ -206,34 +210,24 @@ class Behaviour:
         )
 
 
-_MEASURES = ("entropy", "entropy_share", "recall", "commitment", "jerk")
+_MEASURES = ("entropy", "recall", "commitment", "jerk")
 
 
-def _of_ways(counts: np.ndarray, shown: np.ndarray | None, seed: int) -> dict[str, Measure | None]:
-    """Return entropy, its share and recall, with intervals over resampled episodes."""
+def _of_ways(counts: np.ndarray, demonstrated: ArrayLike | None, seed: int) -> dict[str, Measure]:
+    """Return the entropy and the recall, with intervals over resampled episodes."""
     total = int(counts.sum())
     if total == 0:
         return {}
-    rng = np.random.default_rng(seed)
+    again = np.random.default_rng(seed).multinomial(total, counts / total, size=_RESAMPLES)
 
-    def resampled(of: np.ndarray) -> np.ndarray:
-        return rng.multinomial(int(of.sum()), of / of.sum(), size=_RESAMPLES)
+    def measure(metric: Callable[[np.ndarray], float], floor: float | None) -> Measure:
+        low, high = np.quantile([metric(each) for each in again], [0.025, 0.975])
+        return Measure(metric(counts), float(low), float(high), floor, total)
 
-    def measure(value: float, values: Sequence[float], floor: float | None = None) -> Measure:
-        low, high = np.quantile(values, [0.025, 0.975])
-        return Measure(value, float(low), float(high), floor, total)
-
-    again = resampled(counts)
-    entropies = [way_entropy(each) for each in again]
-    if shown is None or shown.sum() == 0:
-        return {"entropy": measure(way_entropy(counts), entropies)}
-    truth = way_entropy(shown)
-    found = {
-        "entropy": measure(way_entropy(counts), entropies, truth),
-        "recall": measure(way_recall(counts, shown), [way_recall(each, shown) for each in again], 1.0),
+    if demonstrated is None:
+        return {"entropy": measure(way_entropy, None)}
+    shares = np.asarray(demonstrated, dtype=np.float64) / np.sum(demonstrated)
+    return {
+        "entropy": measure(way_entropy, float(entr(shares).sum())),
+        "recall": measure(lambda each: way_recall(each, shares), 1.0),
     }
-    if truth > 0:
-        theirs = [max(way_entropy(each), 1e-12) for each in resampled(shown)]
-        shares = [ours / other for ours, other in zip(entropies, theirs, strict=True)]
-        found["entropy_share"] = measure(way_entropy(counts) / truth, shares, 1.0)
-    return found

@@ -3,10 +3,9 @@
 Episode i of a block starts from seed `SEED_BLOCKS[block] + i`, whatever the policy: two policies are compared on the
 same starts, start by start. What a policy is chosen on and what it is reported on are different blocks.
 
-What is the same again: the starts, always. The whole result, to the last bit, for the same seeds, `robots`, `jobs` and
-`random_state` on the same machine. For another number of robots or jobs, a policy that draws nothing (such as `mse`)
-gives the same actions up to rounding, as batches of other sizes round otherwise; one that draws gives other draws of
-the same law, since the robots planned together share one generator.
+What is the same again: the starts, and the draws of each episode, which have a seed of their own; so the whole result
+for any number of robots and jobs, up to rounding: networks round otherwise in batches of another size, and an episode
+may turn on that. For the same seeds, robots and jobs it is the same to the last bit on the same machine.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -29,7 +28,7 @@ from everymode.randomness import mix
 if TYPE_CHECKING:
     import gymnasium
 
-__all__ = ["SEED_BLOCKS", "Actor", "block", "maker", "roll_out"]
+__all__ = ["SEED_BLOCKS", "Actor", "Make", "block", "maker", "named", "roll_out"]
 
 SEED_BLOCKS = {"choose": 100_000, "report": 200_000}
 """First seed of each block of starts; those of demonstrations begin at 0."""
@@ -54,8 +53,8 @@ class Running(Protocol):
         """Return actions (robots, d)."""
         ...
 
-    def reset(self, robots: Sequence[int]) -> None:
-        """Begin new episodes on these robots."""
+    def reset(self, robots: Sequence[int], *, random_state: Sequence[int]) -> None:
+        """Begin new episodes on these robots, each with a seed for its draws."""
         ...
 
 
@@ -115,7 +114,7 @@ def roll_out(
     Args:
         policy: fitted.
         environment: a name of `everymode.policies.environments`, or a function that makes one.
-        seeds: of the starts.
+        seeds: of the starts; those that stand several times are run as often, each time with other draws.
         robots: environments side by side in a process.
         jobs: processes; each takes its share of the seeds, and computes on one thread if there are several.
         settings: of the environment.
@@ -129,18 +128,18 @@ def roll_out(
     """
     seeds = [int(seed) for seed in seeds]
     robots = check_number("robots", robots, 1, 4096, integer=True)
-    jobs = min(check_number("jobs", jobs, 1, 4096, integer=True), len(seeds))
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise SettingError(
-            f"seeds: give at least one, and none twice; got {len(seeds)}, {len(set(seeds))} of them new."
-        )
+    jobs = check_number("jobs", jobs, 1, 4096, integer=True)
+    if not seeds:
+        raise SettingError("seeds: give at least one.")
     rendered = {"render_mode": "rgb_array"} if frames and isinstance(environment, str) else {}
     make = maker(environment, **dict(settings or {}), **rendered)
-    shares = [[int(seed) for seed in part] for part in np.array_split(seeds, jobs)]
-    work = [
-        _Fleet(policy, make, share, min(robots, len(share)), options, mix(random_state, number), frames)
-        for number, share in enumerate(shares)
-    ]
+    starts, times = [], Counter[int]()
+    for seed in seeds:
+        starts.append((seed, mix(random_state, seed, times[seed])))
+        times[seed] += 1
+    jobs = min(jobs, len(starts))
+    shares = [starts[len(starts) * job // jobs : len(starts) * (job + 1) // jobs] for job in range(jobs)]
+    work = [_Fleet(policy, make, share, min(robots, len(share)), options, frames) for share in shares]
     if jobs == 1:
         ended = [work[0].run(progress)]
     else:
@@ -161,44 +160,44 @@ def _described(make: Make) -> tuple[tuple[str, ...], float | None]:
 
 
 class _Fleet:
-    """The robots of one process, and the seeds that they work through."""
+    """The robots of one process, and the starts that they work through: a seed, and one of the draws, of each."""
 
     def __init__(
         self,
         policy: Actor,
         make: Make,
-        seeds: Sequence[int],
+        starts: Sequence[tuple[int, int]],
         robots: int,
         options: Mapping[str, Any] | None,
-        random_state: int,
         frames: bool,
     ) -> None:
-        self.policy, self.make, self.seeds, self.robots = policy, make, list(seeds), robots
-        self.options, self.random_state, self.frames = options, random_state, frames
+        self.policy, self.make, self.starts, self.robots = policy, make, list(starts), robots
+        self.options, self.frames = options, frames
 
     def run(self, progress: Callable[[int, int], None] | None = None) -> tuple[list[Episode], np.ndarray]:
-        """Return the episodes in the order of the seeds, and the wall time of each planning call."""
-        execution = self.policy.start(robots=self.robots, random_state=self.random_state)
+        """Return the episodes in the order of the starts, and the wall time of each planning call."""
+        execution = self.policy.start(robots=self.robots, random_state=0)  # reset seeds each robot anew
         fleet = [_Robot(self.make, self.options, self.frames) for _ in range(self.robots)]
-        waiting, ended, tick = deque(self.seeds), {}, 0
+        waiting, tick = deque(range(len(self.starts))), 0
+        ended: dict[int, Episode] = {}
 
-        def over(episode: Episode) -> None:
-            ended[episode.seed] = episode
+        def over(robot: _Robot, episode: Episode) -> None:
+            ended[robot.number] = episode
             if progress is not None:
-                progress(len(ended), len(self.seeds))
+                progress(len(ended), len(self.starts))
 
-        while True:
+        while len(ended) < len(self.starts):
             if tick % self.policy.execution_horizon == 0:
                 idle = [index for index, robot in enumerate(fleet) if not robot.running]
                 for robot in (fleet[index] for index in idle):
                     while waiting and not robot.running:
-                        crash = robot.begin(waiting.popleft())
+                        robot.number = waiting.popleft()
+                        crash = robot.begin(self.starts[robot.number][0])
                         if crash is not None:
-                            over(crash)
-                execution.reset(idle)  # those that stay idle, too: so all plan in the same call
+                            over(robot, crash)
+                # those that stay idle are reset, too: so all plan in the same call
+                execution.reset(idle, random_state=[self.starts[fleet[index].number][1] for index in idle])
             if not any(robot.running for robot in fleet):
-                if not waiting:
-                    break
                 tick = 0
                 continue
             actions = np.asarray(execution.act(_stacked(fleet)))
@@ -206,11 +205,11 @@ class _Fleet:
                 if robot.running:
                     episode = robot.step(action, bool(planned))
                     if episode is not None:
-                        over(episode)
+                        over(robot, episode)
             tick += 1
         for robot in fleet:
             robot.close()
-        return [ended[seed] for seed in self.seeds], np.asarray(execution.seconds, dtype=np.float64)
+        return [ended[number] for number in range(len(ended))], np.asarray(execution.seconds, dtype=np.float64)
 
 
 def _stacked(fleet: Sequence[_Robot]) -> dict[str, np.ndarray]:
@@ -226,7 +225,7 @@ class _Robot:
     def __init__(self, make: Make, options: Mapping[str, Any] | None, frames: bool) -> None:
         self.make, self.options, self.with_frames = make, options, frames
         self.env: Any = None
-        self.running = False
+        self.running, self.number = False, 0
         self.observation: dict[str, np.ndarray] = {}
 
     def begin(self, seed: int) -> Episode | None:
@@ -242,7 +241,7 @@ class _Robot:
             if self.env is None:
                 self.env = self.make()
             seen, _ = self.env.reset(seed=seed, options=None if self.options is None else dict(self.options))
-            self.observation = _named(seen)
+            self.observation = named(seen)
             self._render()
         except Exception as error:
             return self._crashed(error)
@@ -253,7 +252,7 @@ class _Robot:
         try:
             seen, reward, ended, cut, info = self.env.step(action)
             leaning = int(getattr(self.env.unwrapped, "leaning", UNDECIDED))
-            self.observation = _named(seen)
+            self.observation = named(seen)
             self._render()
         except Exception as error:
             return self._crashed(error)
@@ -301,7 +300,8 @@ class _Robot:
                 env.close()
 
 
-def _named(observation: Any) -> dict[str, np.ndarray]:
+def named(observation: Any) -> dict[str, np.ndarray]:
+    """Return an observation by name; an array alone is the `state`."""
     if isinstance(observation, Mapping):
         return {name: np.asarray(values) for name, values in observation.items()}
     return {STATE: np.asarray(observation)}
