@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 import math
 from collections.abc import Iterable
+from types import ModuleType
 from typing import Any
 
 __all__ = [
@@ -19,6 +21,7 @@ __all__ = [
     "check_choice",
     "check_number",
     "nearest",
+    "require",
     "unknown_name",
 ]
 
@@ -49,6 +52,14 @@ class ValleyWarning(UserWarning):
 
 class MissingExtraError(ImportError):
     """An optional dependency is absent; the message holds the `pip install` that mends it."""
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Return the module of an optional dependency, or raise `MissingExtraError` that names the extra holding it."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(f'this needs {module.partition(".")[0]}: pip install "everymode[{extra}]".') from error
 
 
 def nearest(name: str, known: Iterable[str], *, limit: int = 3) -> list[str]:
