@@ -16,10 +16,16 @@ if TYPE_CHECKING:
     from everymode.policies.demonstrations import Demonstrations
     from everymode.policies.execution import Execution
     from everymode.policies.policy import Policy, load_policy
+    from everymode.policies.readers import read_demonstrations
 
-__all__ = ["Demonstrations", "Execution", "Policy", "load_policy"]
+__all__ = ["Demonstrations", "Execution", "Policy", "load_policy", "read_demonstrations"]
 
-_HOMES = {"demonstrations": ("Demonstrations",), "execution": ("Execution",), "policy": ("Policy", "load_policy")}
+_HOMES = {
+    "demonstrations": ("Demonstrations",),
+    "execution": ("Execution",),
+    "policy": ("Policy", "load_policy"),
+    "readers": ("read_demonstrations",),
+}
 
 __getattr__, __dir__ = attach(
     __name__, {name: f"everymode.policies.{home}" for home, names in _HOMES.items() for name in names}
