@@ -1,7 +1,7 @@
 """Round the obstacle, and through the posts: which recipes drive into them, and how many of the ways each takes.
 
-    python benchmarks/obstacle.py [--environments Obstacle,Avoiding] [--recipes mse,...] [--seconds 120] [--episodes 200]
-                                  [--seed 0] [--folder runs/obstacle]
+    python benchmarks/obstacle.py [--environments Obstacle,Avoiding] [--recipes mse,...] [--seconds 120]
+                                   [--episodes 200] [--seed 0] [--folder runs/obstacle]
 
 Every recipe learns from the same scripted demonstrations, with the same budget, and is judged on the same fresh starts
 (seeds from 200000), and from as many symmetric ones, which favour no way. Entropy and ways are those of the successful
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from everymode.policies.recipes import get_recipe
 
 from everymode import plots
 from everymode.comparison import Budget
@@ -24,7 +25,6 @@ from everymode.plots.style import house
 from everymode.policies import environments, load_policy
 from everymode.policies.comparison import PolicyComparison, Trial, compare_policies
 from everymode.policies.evaluation import Evaluation, evaluate
-from everymode.policies.recipes import get_recipe
 from peers import RESULTS, write
 
 RECIPES = ("mse", "diffusion_policy", "flow_policy", "lstm_gmm", "ibc", "bet")
