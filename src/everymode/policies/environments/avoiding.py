@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import product
-from typing import ClassVar
+from types import MappingProxyType
 
 import numpy as np
 from gymnasium.spaces import Box
@@ -48,8 +48,7 @@ class Avoiding(Driving):
     name = "Avoiding"
     max_steps = 150
     way_names = tuple(f"{'LR'[a]}{'LMR'[b]}{c + 1}" for a, b, c in product(range(2), range(3), range(4)))
-    names: ClassVar = {"state": ("robot_x", "robot_y"), "action": ("target_x", "target_y")}
-    has_symmetric = True
+    names = MappingProxyType({"state": ("robot_x", "robot_y"), "action": ("target_x", "target_y")})
     low, high = (-1.3, -0.8), (1.3, 2.0)
 
     def __init__(
