@@ -11,8 +11,8 @@ from scipy.stats import binomtest
 from everymode.errors import DataError, SettingError
 from everymode.policies import environments
 
-SCRIPTED = ["Obstacle"]
-EPISODES = {"Obstacle": 300}
+EPISODES = {"Obstacle": 300, "Avoiding": 300}
+SCRIPTED = list(EPISODES)
 
 
 @pytest.fixture(scope="module", params=SCRIPTED)

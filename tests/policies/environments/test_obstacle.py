@@ -11,17 +11,6 @@ from everymode.policies.environments.driving import TOP_SPEED
 SYMMETRIC = {"symmetric": True}
 
 
-def drive(environment, targets):
-    """Head for each target until it is reached; return the last answer of `step`."""
-    answer = None
-    for target in targets:
-        while np.hypot(*(np.asarray(target) - environment.position)) > 1e-9:
-            answer = environment.step(target)
-            if answer[2] or answer[3]:
-                return answer
-    return answer
-
-
 def test_a_symmetric_start_has_one_axis_and_others_have_none():
     environment = environments.make("Obstacle")
     for seed in range(20):
@@ -32,7 +21,7 @@ def test_a_symmetric_start_has_one_axis_and_others_have_none():
         assert len({robot[0], obstacle[0], goal[0]}) == 3
 
 
-def test_straight_on_collides():
+def test_straight_on_collides(drive):
     environment = environments.make("Obstacle")
     environment.reset(seed=0, options=SYMMETRIC)
     _, reward, ended, _, info = drive(environment, [environment.goal])
@@ -43,7 +32,7 @@ def test_straight_on_collides():
 
 
 @pytest.mark.parametrize(("side", "way"), [(-1, "left"), (1, "right")])
-def test_a_corner_beside_the_obstacle_leads_round(side, way):
+def test_a_corner_beside_the_obstacle_leads_round(drive, side, way):
     environment = environments.make("Obstacle")
     environment.reset(seed=0, options=SYMMETRIC)
     x, y, radius = environment.discs[0]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["demonstrate", "make", "names"]
 
-_HOMES = {"Obstacle": "obstacle"}
+_HOMES = {"Avoiding": "avoiding", "Obstacle": "obstacle"}
 
 for _name, _home in _HOMES.items():
     require("gymnasium", "policies", "environments").register(

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
 from matplotlib.axes import Axes
 
-from everymode.errors import DataError, SettingError, check_choice, check_number
+from everymode.errors import DataError, SettingError, check_choice, check_number, unknown_name
 from everymode.policies.demonstrations import STATE, Demonstrations
 
 __all__ = ["Environment", "Scripted"]
@@ -22,7 +23,7 @@ __all__ = ["Environment", "Scripted"]
 class Environment(gym.Env[Any, np.ndarray]):
     """An episode in which a robot acts on what it observes.
 
-    `reset(options={"symmetric": True})` draws a start that favours no way, where `has_symmetric` says there is one.
+    `reset(options={"symmetric": True})` draws a start that favours no way, where `reset_options` names it.
     `step` returns a reward in [0, 1], the score of the present state, and `info` with `is_success` and `collided`.
     """
 
@@ -34,9 +35,9 @@ class Environment(gym.Env[Any, np.ndarray]):
     angles: ClassVar[
         Mapping[str, Sequence[int]]
     ] = {}  # which values are angles, in radians, as `Demonstrations` has it
-    names: ClassVar[Mapping[str, Sequence[str]]] = {}  # the names of values, as `Demonstrations` has it
+    names: Mapping[str, Sequence[str]] = MappingProxyType({})  # the names of values, as `Demonstrations` has it
     no_script: ClassVar[str] = ""  # why there is no scripted demonstrator, where there is none
-    has_symmetric: ClassVar[bool] = False
+    reset_options: ClassVar[tuple[str, ...]] = ()  # what `reset(options=...)` knows
 
     way: int = -1  # which of way_names the episode went; -1 until it has gone one
     leaning: int = -1  # the way it is heading to; -1 while undecided
@@ -47,17 +48,15 @@ class Environment(gym.Env[Any, np.ndarray]):
         self.render_mode = render_mode
         self._path: list[np.ndarray] = []
 
-    def _start(self, seed: int | None, options: Mapping[str, Any] | None) -> bool:
-        """Forget the last episode; return whether the start shall be symmetric."""
+    def _start(self, seed: int | None, options: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Forget the last episode; return the options, checked."""
         super().reset(seed=seed)
         self.way = self.leaning = -1
         self._path = []
-        given = dict(options or {})
-        symmetric = bool(given.pop("symmetric", False))
-        if given or (symmetric and not self.has_symmetric):
-            known = "{'symmetric': True}" if self.has_symmetric else "none"
-            raise SettingError(f"options={options!r}: {self.name} knows {known}.")
-        return symmetric
+        for option in options or {}:
+            if option not in self.reset_options:
+                raise SettingError(unknown_name(f"option of reset in {self.name}", option, self.reset_options))
+        return dict(options or {})
 
     def _checked(self, action: Any) -> np.ndarray:
         """Return the action as float64, within the action space."""

@@ -29,6 +29,7 @@ _RED, _BLUE = (217, 72, 15), (0, 96, 127)
 class Driving(Scripted):
     """Drive from a start to a goal; whoever touches an obstacle has failed."""
 
+    reset_options = ("symmetric",)
     low: ClassVar[tuple[float, float]]  # the room's corners
     high: ClassVar[tuple[float, float]]
 
@@ -56,7 +57,7 @@ class Driving(Scripted):
 
     def reset(self, *, seed: int | None = None, options: Mapping[str, Any] | None = None):  # pyright: ignore[reportIncompatibleMethodOverride]
         """Start an episode; see `Environment`."""
-        self.position = self._set_out(self._start(seed, options))
+        self.position = self._set_out(bool(self._start(seed, options).get("symmetric", False)))
         self._path.append(self.position)
         return self._observe(), {"is_success": False, "collided": False}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from types import MappingProxyType
 
 import numpy as np
 from gymnasium.spaces import Box
@@ -39,11 +39,12 @@ class Obstacle(Driving):
     name = "Obstacle"
     max_steps = 90
     way_names = ("left", "right")
-    names: ClassVar = {
-        "state": ("robot_x", "robot_y", "obstacle_x", "obstacle_y", "goal_x", "goal_y"),
-        "action": ("target_x", "target_y"),
-    }
-    has_symmetric = True
+    names = MappingProxyType(
+        {
+            "state": ("robot_x", "robot_y", "obstacle_x", "obstacle_y", "goal_x", "goal_y"),
+            "action": ("target_x", "target_y"),
+        }
+    )
     low, high = (-1.0, -1.0), (1.0, 1.4)
 
     def __init__(
