@@ -24,12 +24,13 @@ def command(
     A run of `fit`, or of `policy train`.
     """
     from everymode.cli.fitting import fit_run
+    from everymode.cli.policy._running import RUN_FILE
     from everymode.errors import CheckpointError
     from everymode.persistence import MODEL_FILE
     from everymode.runs import read_run
     from everymode.training import Processes, resolve_device
 
-    if (run / "policy.json").is_file():
+    if (run / RUN_FILE).is_file():
         _resume_policy(run, seed, device, Voice(json=json, quiet=quiet))
         return
     processes = Processes.here(resolve_device(device))

@@ -24,6 +24,7 @@ _TINTS = [colour(name) for name in ("flow_matching", "mip", "diffusion", "mdn", 
 _CRASH = "#e03131"
 _FEW = 6  # ways that a legend can name
 _ACROSS = 6  # panels in a row
+_NARROWEST = 7.5  # inches, for the caption
 
 
 def figure(ways: Ways) -> Figure:
@@ -31,7 +32,8 @@ def figure(ways: Ways) -> Figure:
     columns = min(_ACROSS, len(ways.paths))
     rows = math.ceil(len(ways.paths) / columns)
     caption = "one line an episode, from the same start; a red cross is a collision, a grey line went no way"
-    drawn = sheet(1.0 + rows * (0.6 + WIDTH / max(columns, 3) * 1.15), ways.title, caption)
+    across = WIDTH / max(columns, 3)
+    drawn = sheet(1.0 + rows * (0.6 + 1.15 * across), ways.title, caption, max(_NARROWEST, columns * across))
     panels = drawn.subplots(rows, columns, squeeze=False).ravel()
     for axes, (name, rollouts) in zip(panels, ways.paths.items(), strict=False):
         ways.backdrop(axes)

@@ -13,6 +13,8 @@ from everymode.policies.rollouts import SEED_BLOCKS, Actor, Make, maker, roll_ou
 
 __all__ = ["Ways"]
 
+_SYMMETRIC = "symmetric"  # the option of environments that have such a start
+
 
 @dataclass(frozen=True, eq=False)
 class Ways:
@@ -49,7 +51,7 @@ class Ways:
         env: Any = maker(environment, **given)()
         try:
             scene = env.unwrapped
-            options = {"symmetric": True} if getattr(scene, "has_symmetric", False) else None
+            options = {_SYMMETRIC: True} if _SYMMETRIC in getattr(scene, "reset_options", ()) else None
             name = environment if isinstance(environment, str) else type(scene).__name__
             return cls(environment, name, tuple(getattr(scene, "way_names", ())), seed, given, options)
         finally:
