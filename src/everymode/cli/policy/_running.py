@@ -36,13 +36,16 @@ def made(recipe: str, settings: Mapping[str, Any], **policy: Any) -> Policy:
     Raises:
         SettingError: no recipe has that name, or no setting.
     """
+    from everymode.networks import check_size
     from everymode.policies.recipes import get_recipe
 
     chosen = get_recipe(recipe)
     known = chosen.get_params(deep=False)
     own = {name: value for name, value in settings.items() if name in known}
     of_family = {f"family__{name}": value for name, value in settings.items() if name not in known}
-    return chosen.set_params(**own, **of_family, **policy)
+    chosen.set_params(**own, **of_family, **policy)
+    check_size(chosen.width, chosen.depth)
+    return chosen
 
 
 def demonstrations_of(settings: Mapping[str, Any]) -> Demonstrations:
