@@ -31,7 +31,7 @@ class Obstacle(Driving):
 
     Args:
         difficulty: in [0, 1]: the obstacle's radius grows from 0.12 to 0.2, and the room that demonstrators keep
-            shrinks from 0.08 to 0.06.
+            shrinks from 0.1 to 0.07.
         weights: probability that a demonstrator goes left.
         noise: standard deviation of the demonstrator's disturbance; at most 0.01.
         render_mode: 'rgb_array' or None.
@@ -57,7 +57,7 @@ class Obstacle(Driving):
         self.way_weights = np.array([left, 1 - left])
         self.noise = check_number("noise", noise, 0, 0.01)
         self.radius = 0.12 + 0.08 * self.difficulty
-        self.clearance = 0.08 - 0.02 * self.difficulty
+        self.clearance = 0.1 - 0.03 * self.difficulty
         self.observation_space = Box(
             np.array(self.low * 3, np.float32), np.array(self.high * 3, np.float32), dtype=np.float32
         )
