@@ -82,10 +82,10 @@ def test_demonstrators_arrive_at_every_difficulty_with_the_most_noise(difficulty
 
 @pytest.mark.parametrize("difficulty", [0.0, 0.5, 1.0])
 def test_the_average_of_both_ways_collides(difficulty):
-    """What minimises squared error at a symmetric start drives into the obstacle within the chunk."""
+    """What minimises squared error at a symmetric start drives into the obstacle before the next look, 8 steps on."""
     environment = environments.make("Obstacle", difficulty=difficulty, noise=0.0)
-    for seed in range(10):
-        chunks = [environment.demonstrate(1, seed, way=way, symmetric=True).actions[:16] for way in (0, 1)]
+    for seed in range(20):
+        chunks = [environment.demonstrate(1, seed, way=way, symmetric=True).actions[:8] for way in (0, 1)]
         environment.reset(seed=seed, options=SYMMETRIC)
         collided = [environment.step(action)[4]["collided"] for action in (chunks[0] + chunks[1]) / 2]
         assert any(collided), f"seed {seed}: {environment.position} beside {environment.discs[0]}"

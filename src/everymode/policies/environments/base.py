@@ -32,9 +32,7 @@ class Environment(gym.Env[Any, np.ndarray]):
     rate: ClassVar[float] = 10.0  # control steps a second
     max_steps: ClassVar[int]  # an episode is truncated here
     way_names: ClassVar[tuple[str, ...]] = ()  # empty where ways have no meaning
-    angles: ClassVar[
-        Mapping[str, Sequence[int]]
-    ] = {}  # which values are angles, in radians, as `Demonstrations` has it
+    angles: Mapping[str, Sequence[int]] = MappingProxyType({})  # values in radians, as `Demonstrations` has it
     names: Mapping[str, Sequence[str]] = MappingProxyType({})  # the names of values, as `Demonstrations` has it
     no_script: ClassVar[str] = ""  # why there is no scripted demonstrator, where there is none
     reset_options: ClassVar[tuple[str, ...]] = ()  # what `reset(options=...)` knows
