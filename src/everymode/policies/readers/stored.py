@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from everymode.errors import FileError
+from everymode.errors import DataError, FileError
 
 __all__ = ["Stored", "as_pixels", "damaged"]
 
@@ -112,6 +112,8 @@ class Stored:
     def _read(self, part: Any, low: int, high: int) -> np.ndarray:
         try:
             values = np.asarray(part[low:high])
+        except (DataError, FileError):
+            raise
         except _DAMAGES as error:
             raise damaged(self.where, error) from error
         return self.convert(values) if self.convert else values
