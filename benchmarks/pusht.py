@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--folder", default="runs/pusht")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
-    shown = read_demonstrations(DATA / "pusht_lowdim.npz")
+    shown = read_demonstrations(DATA / "pusht_lowdim.npz", keys=["state"])
     trial = Trial(
         "PushT",
         Budget(seconds=60 * asked.minutes),

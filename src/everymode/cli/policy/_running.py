@@ -49,16 +49,36 @@ def made(recipe: str, settings: Mapping[str, Any], **policy: Any) -> Policy:
 
 
 def demonstrations_of(settings: Mapping[str, Any]) -> Demonstrations:
-    """Return the demonstrations that a run names: a file's, or scripted ones of an environment."""
+    """Return the demonstrations that a run names: a file's, or scripted ones of an environment.
+
+    Of a file, the observations that the environment gives, too; all of them where none is named.
+    """
     from everymode.policies import environments
 
     if settings["data"] is not None:
         from everymode.policies.readers import read_demonstrations
 
-        return read_demonstrations(settings["data"])
+        seen = (
+            None
+            if settings["environment"] is None
+            else _observed(settings["environment"], settings["environment_settings"])
+        )
+        return read_demonstrations(settings["data"], keys=seen)
     return environments.demonstrate(
         settings["environment"], settings["demonstrations"], settings["seed"], **settings["environment_settings"]
     )
+
+
+def _observed(environment: str, settings: Mapping[str, Any]) -> list[str]:
+    """Return the names of what an environment gives to see."""
+    from everymode.policies import environments
+    from everymode.policies.demonstrations import STATE
+
+    env = environments.make(environment, **settings)
+    try:
+        return list(getattr(env.observation_space, "spaces", None) or [STATE])
+    finally:
+        env.close()
 
 
 def read_policy_run(folder: str | Path) -> dict[str, Any]:
