@@ -151,7 +151,8 @@ class Trial:
         """Fit a policy, evaluate it, and write the policy and its episodes into the folder."""
         budget = {} if self.budget is None else self.budget.settings()
         known = {name: value for name, value in budget.items() if name in policy.get_params(deep=False)}
-        fitted = clone(policy).set_params(**known, random_state=self.seed)
+        fitted: Policy = clone(policy)  # pyright: ignore[reportAssignmentType]
+        fitted.set_params(**known, random_state=self.seed)
         best = None
         checkpoints = fit_with_checkpoints(fitted, demonstrations, self.checkpoints)
         if self.checkpoints > 1:

@@ -132,7 +132,15 @@ class Rollouts:
                 paths = np.split(stored["path"], stored["path_ends"][:-1])
                 seconds = stored["seconds"]
             episodes = tuple(
-                Episode(seed, *(parts[name][index] for name in _STEPWISE), paths[index], way, success, collided, error)
+                Episode(
+                    seed=seed,
+                    path=paths[index],
+                    way=way,
+                    success=success,
+                    collided=collided,
+                    error=error,
+                    **{name: parts[name][index] for name in _STEPWISE},
+                )
                 for index, (seed, way, success, collided, error) in enumerate(header["episodes"])
             )
             return cls(header["environment"], episodes, tuple(header["way_names"]), header["rate"], seconds)
