@@ -204,10 +204,10 @@ class Behaviour:
     @classmethod
     def from_dict(cls, described: Mapping[str, Any]) -> Behaviour:
         """Return what `to_dict` described."""
-        values = {name: described[name] for name in cls.__dataclass_fields__}
-        return cls(
-            **{name: Measure(**value) if name in _MEASURES and value else value for name, value in values.items()}
-        )
+        values: dict[str, Any] = {name: described[name] for name in cls.__dataclass_fields__}
+        for name in _MEASURES:
+            values[name] = None if values[name] is None else Measure(**values[name])
+        return cls(**values)
 
 
 _MEASURES = ("entropy", "recall", "commitment", "jerk")
