@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -37,21 +39,21 @@ def figure(ways: Ways) -> Figure:
     panels = drawn.subplots(rows, columns, squeeze=False).ravel()
     for axes, (name, rollouts) in zip(panels, ways.paths.items(), strict=False):
         ways.backdrop(axes)
-        _paths(axes, rollouts)
+        _paths(axes, rollouts, len(ways.way_names))
         axes.set_title(label(name), loc="left", pad=20)
         axes.text(0, 1.02, _told(rollouts), transform=axes.transAxes, fontsize=10, color="#596270")
     for axes in panels[len(ways.paths) :]:
         axes.set_visible(False)
     if 0 < len(ways.way_names) <= _FEW:
-        lines = [Line2D([], [], color=_tint(way), linewidth=2) for way in range(len(ways.way_names))]
+        lines = [Line2D([], [], color=_tint(way, _FEW), linewidth=2) for way in range(len(ways.way_names))]
         drawn.legend(lines, ways.way_names, loc="upper right", ncols=len(lines))
     return drawn
 
 
-def _paths(axes: Axes, rollouts: Rollouts) -> None:
+def _paths(axes: Axes, rollouts: Rollouts, ways: int) -> None:
     strength = max(0.25, min(0.9, 12 / max(len(rollouts), 1)))
     for episode in rollouts.whole:
-        axes.plot(*episode.path.T, color=_tint(episode.way), linewidth=1.2, alpha=strength, zorder=3)
+        axes.plot(*episode.path.T, color=_tint(episode.way, ways), linewidth=1.2, alpha=strength, zorder=3)
     ends = [episode.path[-1] for episode in rollouts.whole if episode.collided and len(episode.path)]
     if ends:
         axes.scatter(*zip(*ends, strict=True), marker="x", s=34, color=_CRASH, linewidths=1.6, zorder=5)
@@ -60,8 +62,11 @@ def _paths(axes: Axes, rollouts: Rollouts) -> None:
         spine.set_visible(False)
 
 
-def _tint(way: int) -> str:
-    return TRUTH if way < 0 else _TINTS[way % len(_TINTS)]
+def _tint(way: int, ways: int) -> str:
+    """Return the colour of a way: one of the house's, or, where there are more ways than those, along a scale."""
+    if way < 0:
+        return TRUTH
+    return _TINTS[way] if ways <= len(_TINTS) else to_hex(colormaps["turbo"](way / (ways - 1)))
 
 
 def _told(rollouts: Rollouts) -> str:
