@@ -123,7 +123,7 @@ def bypass(position: np.ndarray, goal: np.ndarray, centre: np.ndarray, radius: f
     to_goal = side * float(np.arctan2(towards[0] * ahead[1] - towards[1] * ahead[0], towards @ ahead))
     if to_goal < -np.pi / 2:  # the disc lies behind: the goal is beyond it on this side, too
         to_goal += 2 * np.pi
-    out_again = np.pi / 2 + min(1.0, 10.0 * (radius - distance))  # where it is too near
+    out_again = np.pi / 2 + min(1.2, 25.0 * (radius - distance))  # where it is too near
     tangent = np.arcsin(radius / distance) if distance > radius else out_again
     angle = np.arctan2(towards[1], towards[0]) + side * max(tangent, to_goal)
     return np.array([np.cos(angle), np.sin(angle)])
