@@ -4,14 +4,15 @@ import json
 
 import numpy as np
 import pytest
+from tests.policies.fakes import Corridor, Scripted, outward
 
 from everymode import plots
 from everymode.errors import SettingError
 from everymode.policies import Policy, environments
 from everymode.policies.checkpoints import fit_with_checkpoints
 from everymode.policies.comparison import Trial, compare_policies
+from everymode.policies.rollouts import roll_out
 from everymode.policies.ways import Ways
-from tests.policies.fakes import Corridor, Scripted, outward
 
 SMALL = {"width": 16, "depth": 1, "steps": 60, "batch_size": 32, "device": "cpu", "random_state": 0}
 
@@ -34,6 +35,19 @@ def test_sittings_end_where_one_does_and_leave_what_was_before(shown):
     assert np.array_equal(weights(last), weights(whole))
     assert not np.array_equal(weights(first), weights(last))
     assert (first.stopped_, last.stopped_) == ("interrupted", "completed")
+
+
+def test_draws_belong_to_the_episode_and_not_to_the_robots_beside_it(shown):
+    policy = Policy("flow_matching", **SMALL).fit(shown)
+    seeds = [200_000, 200_001, 200_002, 200_000]
+    alone = roll_out(policy, "Obstacle", seeds, robots=1, random_state=1)
+    for robots in (2, 4):
+        found = roll_out(policy, "Obstacle", seeds, robots=robots, random_state=1)
+        assert [a.steps for a in found] == [b.steps for b in alone]
+        assert all(np.allclose(a.actions, b.actions, atol=1e-4) for a, b in zip(found, alone, strict=True))
+    other = roll_out(policy, "Obstacle", seeds, random_state=2)
+    assert not np.allclose(alone.episodes[0].actions[:2], other.episodes[0].actions[:2], atol=1e-2)
+    assert not np.allclose(alone.episodes[0].actions[:2], alone.episodes[3].actions[:2], atol=1e-2)
 
 
 def test_finished_recipes_are_kept_and_crashed_ones_run_again(shown, tmp_path):

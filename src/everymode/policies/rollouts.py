@@ -133,6 +133,7 @@ def roll_out(
         raise SettingError("seeds: give at least one.")
     rendered = {"render_mode": "rgb_array"} if frames and isinstance(environment, str) else {}
     make = maker(environment, **dict(settings or {}), **rendered)
+    way_names, rate = _described(make)
     starts, times = [], Counter[int]()
     for seed in seeds:
         starts.append((seed, mix(random_state, seed, times[seed])))
@@ -145,7 +146,6 @@ def roll_out(
     else:
         with parallel_config(backend="loky", inner_max_num_threads=1):
             ended: Any = Parallel(n_jobs=jobs)(delayed(_Fleet.run)(fleet) for fleet in work)
-    way_names, rate = _described(make)
     name = environment if isinstance(environment, str) else getattr(environment, "__name__", "environment")
     episodes = tuple(episode for part, _ in ended for episode in part)
     return Rollouts(name, episodes, way_names, rate, np.concatenate([seconds for _, seconds in ended]))
