@@ -357,9 +357,8 @@ class Policy(BaseEstimator):
     @property
     def _network(self) -> str | NetworkFactory | None:
         """What stands for the network where none is given."""
-        if self.network is None and get_family(self.family).abilities.named_network:
-            return "mlp"
-        return self.network
+        named = get_family(self.family).abilities.networks
+        return "mlp" if self.network is None and (named is None or "mlp" in named) else self.network
 
     @staticmethod
     def load(path: str | Path, *, device: str = "auto", network: NetworkFactory | None = None) -> Policy:
