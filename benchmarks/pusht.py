@@ -3,7 +3,7 @@
     python benchmarks/pusht.py [--recipes mse,flow_policy,...] [--minutes 60] [--episodes 500] [--checkpoints 5]
                                [--seed 0] [--threads 2] [--robots 50] [--device auto] [--folder runs/pusht]
 
-Every recipe learns from pusht_lowdim.npz (in the folder EVERYMODE_DATA, by default `shared/data` beside the checkout). Of
+Every recipe learns from pusht_lowdim.npz (in EVERYMODE_DATA, by default the folder `shared/data` beside the checkout). Of
 its checkpoints the best is chosen on 50 starts from seed 100000 and reported on fresh ones from 200000; the score that
 it was chosen for stands beside as `best_of_checkpoints`, to show how much choosing flatters. A chunk is timed for one
 robot on one core. Finished recipes are kept in the folder, and rows of the result that are not asked for in the result.
@@ -19,10 +19,10 @@ from typing import Any
 import torch
 
 from everymode.comparison import Budget
+from everymode.policies import recipes
 from everymode.policies.comparison import Trial, compare_policies
 from everymode.policies.evaluation import Evaluation
 from everymode.policies.readers import read_demonstrations
-from everymode.policies.recipes import get_recipe, names
 from peers import DATA, RESULTS, write
 
 CHOOSING = 50
@@ -51,7 +51,7 @@ def row(recipe: str, found: Evaluation) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--recipes", default=",".join(names()))
+    parser.add_argument("--recipes", default=",".join(recipes.names()))
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--episodes", type=int, default=500)
     parser.add_argument("--checkpoints", type=int, default=5)
@@ -73,12 +73,12 @@ def main() -> None:
         robots=asked.robots,
         seed=asked.seed,
     )
-    recipes = {name: get_recipe(name).set_params(device=asked.device) for name in asked.recipes.split(",")}
+    chosen = {name: recipes.get(name, device=asked.device) for name in asked.recipes.split(",")}
 
     def tell(name: str, found: Evaluation | str, done: int, total: int) -> None:
         print(f"[{done}/{total}] {name}\n{found}", flush=True)
 
-    found = compare_policies(recipes, shown, trial, asked.folder, progress=tell)
+    found = compare_policies(chosen, shown, trial, asked.folder, progress=tell)
     print(found)
     name = "pusht_cuda" if asked.device == "cuda" else "pusht"
     terms = {

@@ -37,13 +37,11 @@ def made(recipe: str, settings: Mapping[str, Any], **policy: Any) -> Policy:
         SettingError: no recipe has that name, or no setting.
     """
     from everymode.networks import check_size
-    from everymode.policies.recipes import get_recipe
+    from everymode.policies import Policy, recipes
 
-    chosen = get_recipe(recipe)
-    known = chosen.get_params(deep=False)
-    own = {name: value for name, value in settings.items() if name in known}
-    of_family = {f"family__{name}": value for name, value in settings.items() if name not in known}
-    chosen.set_params(**own, **of_family, **policy)
+    known = Policy().get_params(deep=False)
+    named = {name if name in known else f"family__{name}": value for name, value in settings.items()}
+    chosen = recipes.get(recipe, **named, **policy)
     check_size(chosen.width, chosen.depth)
     return chosen
 

@@ -47,14 +47,14 @@ def command(
     from everymode.comparison import Budget
     from everymode.errors import FileError
     from everymode.files import write_json
+    from everymode.policies import recipes as known
     from everymode.policies.comparison import Trial, compare_policies
-    from everymode.policies.recipes import names as all_recipes
     from everymode.report import Section, write_report
     from everymode.runs import describe_machine, new_run
 
     voice = Voice(json=json, quiet=quiet)
     asked = split_names(recipes) or ["mse", "flow_policy"]
-    asked = all_recipes() if asked == ["all"] else asked
+    asked = known.names() if asked == ["all"] else asked
     policies = {text: made(*_split(text), device=device) for text in asked}
     if resume is not None and not resume.is_dir():
         raise FileError(f"there is no folder {resume} to go on in; leave --resume out to begin a fresh one.")
