@@ -10,7 +10,19 @@ from everymode.lazy import attach
 from everymode.version import __version__
 
 if TYPE_CHECKING:
-    from everymode import families, guidance, metrics, networks, paths, plots, problems, solvers, spaces, training
+    from everymode import (
+        families,
+        guidance,
+        metrics,
+        networks,
+        paths,
+        plots,
+        policies,
+        problems,
+        solvers,
+        spaces,
+        training,
+    )
     from everymode.calibration import Calibration, calibrate, calibrate_draws
     from everymode.comparison import ModeTable, compare, judge
     from everymode.conformal import Conformal
@@ -50,6 +62,7 @@ if TYPE_CHECKING:
         Shortcut,
         Trees,
     )
+    from everymode.policies import Demonstrations, Policy
     from everymode.recording import record
     from everymode.tape import Tape
 
@@ -68,6 +81,7 @@ __all__ = [
     "Conformal",
     "Consistency",
     "DataError",
+    "Demonstrations",
     "Diagnosis",
     "Diffusion",
     "Drifting",
@@ -81,6 +95,7 @@ __all__ = [
     "ModeTable",
     "NormalizingFlow",
     "OneToManyRegressor",
+    "Policy",
     "Reflow",
     "SettingError",
     "Shortcut",
@@ -103,6 +118,7 @@ __all__ = [
     "networks",
     "paths",
     "plots",
+    "policies",
     "problems",
     "record",
     "solvers",
@@ -150,6 +166,7 @@ _HOMES = {
         "NormalizingFlow",
         "Trees",
     ),
+    "policies": ("Demonstrations", "Policy"),
     "recording": ("record",),
     "tape": ("Tape",),
 }
@@ -160,6 +177,7 @@ _MODULES = (
     "networks",
     "paths",
     "plots",
+    "policies",
     "problems",
     "solvers",
     "spaces",

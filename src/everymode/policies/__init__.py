@@ -13,20 +13,36 @@ from typing import TYPE_CHECKING
 from everymode.lazy import attach
 
 if TYPE_CHECKING:
+    from everymode.policies import recipes
     from everymode.policies.demonstrations import Demonstrations
+    from everymode.policies.evaluation import Evaluation, evaluate
     from everymode.policies.execution import Execution
     from everymode.policies.policy import Policy, load_policy
     from everymode.policies.readers import read_demonstrations
 
-__all__ = ["Demonstrations", "Execution", "Policy", "load_policy", "read_demonstrations"]
+__all__ = [
+    "Demonstrations",
+    "Evaluation",
+    "Execution",
+    "Policy",
+    "evaluate",
+    "load_policy",
+    "read_demonstrations",
+    "recipes",
+]
 
 _HOMES = {
     "demonstrations": ("Demonstrations",),
+    "evaluation": ("Evaluation", "evaluate"),
     "execution": ("Execution",),
     "policy": ("Policy", "load_policy"),
     "readers": ("read_demonstrations",),
 }
 
 __getattr__, __dir__ = attach(
-    __name__, {name: f"everymode.policies.{home}" for home, names in _HOMES.items() for name in names}
+    __name__,
+    {
+        **{name: f"everymode.policies.{home}" for home, names in _HOMES.items() for name in names},
+        "recipes": "",
+    },
 )
