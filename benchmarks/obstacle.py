@@ -1,6 +1,6 @@
 """Round the obstacle, and through the posts: which recipes drive into them, and how many of the ways each takes.
 
-    python benchmarks/obstacle.py [--environments Obstacle,Avoiding] [--recipes mse,...] [--seconds 150]
+    python benchmarks/obstacle.py [--environments Obstacle,Avoiding] [--recipes mse,...] [--budget 150s]
                                    [--episodes 200] [--seed 0] [--folder runs/obstacle]
 
 Every recipe learns from the same scripted demonstrations, with the same budget, and is judged on the same fresh starts
@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from everymode import plots
@@ -24,7 +26,8 @@ from everymode.comparison import Budget
 from everymode.plots.style import house
 from everymode.policies import Demonstrations, environments, load_policy, recipes
 from everymode.policies.comparison import PolicyComparison, Trial, compare_policies
-from everymode.policies.evaluation import EVALUATION_FILE, Evaluation, evaluate
+from everymode.policies.evaluation import EVALUATION_FILE, Evaluation, chunk_milliseconds, evaluate
+from everymode.policies.rollouts import maker
 from peers import RESULTS, write
 
 RECIPES = ("mse", "diffusion_policy", "flow_policy", "lstm_gmm", "bet", "ibc")
@@ -78,7 +81,7 @@ def described(found: Evaluation, symmetric: Evaluation) -> dict[str, Any]:
 def run(environment: str, asked: argparse.Namespace) -> dict[str, Any]:
     """Return the rows of one environment, and draw its figure."""
     shown = environments.demonstrate(environment, SHOWN[environment], asked.seed)
-    trial = Trial(environment, Budget(seconds=asked.seconds), asked.episodes, shown=60, seed=asked.seed)
+    trial = Trial(environment, Budget.parse(asked.budget), asked.episodes, shown=60, seed=asked.seed)
     folder = Path(asked.folder) / environment
     chosen = {name: recipes.get(name, **settings_of(name), device="cpu") for name in asked.recipes.split(",")}
 
@@ -88,7 +91,12 @@ def run(environment: str, asked: argparse.Namespace) -> dict[str, Any]:
     found = compare_policies(chosen, shown, trial, folder, progress=tell)
     rows = {}
     for name, each in found.evaluations.items():
-        rows[name] = described(each, from_symmetric(folder / "recipes" / name, environment, shown, asked))
+        place = folder / "recipes" / name
+        spent = chunk_milliseconds(
+            load_policy(place, device="cpu"), maker(environment)
+        )  # all in one go, for a fair table
+        each = replace(each, chunk_ms_median=float(np.median(spent)), chunk_ms_p95=float(np.quantile(spent, 0.95)))
+        rows[name] = described(each, from_symmetric(place, environment, shown, asked))
     print(found)
     draw(environment, found)
     return {
@@ -149,7 +157,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--environments", default="Obstacle,Avoiding")
     parser.add_argument("--recipes", default=",".join(RECIPES))
-    parser.add_argument("--seconds", type=float, default=150)
+    parser.add_argument("--budget", default="150s")
     parser.add_argument("--episodes", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", default="runs/obstacle")

@@ -3,10 +3,10 @@
     python benchmarks/pusht.py [--recipes mse,flow_policy,...] [--minutes 60] [--episodes 500] [--checkpoints 5]
                                [--seed 0] [--threads 2] [--robots 50] [--device auto] [--folder runs/pusht]
 
-Every recipe learns from pusht_lowdim.npz (in EVERYMODE_DATA, by default the folder shared/data beside the checkout). The
-best of its checkpoints is chosen on 50 starts from seed 100000 and reported on fresh ones from 200000; the score that it
-was chosen for stands beside as `best_of_checkpoints`, to show how much choosing flatters. A chunk is timed for one robot
-on one core. Finished recipes are kept in the folder, and rows of the result that are not asked for in the result.
+Every recipe learns from pusht_lowdim.npz, in EVERYMODE_DATA, by default the folder shared/data beside the checkout. The
+best of its checkpoints is chosen on 50 starts from seed 100000 and reported on fresh ones from 200000; the score that
+it was chosen for stands beside as `best_of_checkpoints`, to show how much choosing flatters. A chunk is timed for one
+robot on one core. Finished recipes are kept in the folder, and rows that are not asked for in the result.
 Writes benchmarks/results/pusht.json (pusht_cuda.json where that is the device).
 """
 
