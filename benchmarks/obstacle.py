@@ -1,6 +1,6 @@
 """Round the obstacle, and through the posts: which recipes drive into them, and how many of the ways each takes.
 
-    python benchmarks/obstacle.py [--environments Obstacle,Avoiding] [--recipes mse,...] [--budget 150s]
+    python benchmarks/obstacle.py [--environments Obstacle,Avoiding] [--recipes mse,...] [--budget 1000]
                                    [--episodes 200] [--seed 0] [--folder runs/obstacle]
 
 Every recipe learns from the same scripted demonstrations, with the same budget, and is judged on the same fresh starts
@@ -100,6 +100,8 @@ def run(environment: str, asked: argparse.Namespace) -> dict[str, Any]:
     print(found)
     draw(environment, found)
     return {
+        "budget": str(trial.budget),
+        "episodes": asked.episodes,
         "demonstrations": {"episodes": shown.n_episodes, "steps": shown.steps},
         "recipes": rows,
         "failures": found.failures,
@@ -157,7 +159,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--environments", default="Obstacle,Avoiding")
     parser.add_argument("--recipes", default=",".join(RECIPES))
-    parser.add_argument("--budget", default="150s")
+    parser.add_argument("--budget", default="1000")
     parser.add_argument("--episodes", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", default="runs/obstacle")
@@ -169,8 +171,6 @@ def main() -> None:
         found[environment] = run(environment, asked)
     settings = {
         "networks": {"all": SMALL, "unet": UNET},
-        "seconds": asked.seconds,
-        "episodes": asked.episodes,
         "seed": asked.seed,
         "first_seed": 200_000,
     }
