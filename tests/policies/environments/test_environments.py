@@ -11,7 +11,7 @@ from scipy.stats import binomtest
 from everymode.errors import DataError, SettingError
 from everymode.policies import environments
 
-EPISODES = {"Obstacle": 300, "Avoiding": 300}
+EPISODES = {"Obstacle": 300, "Avoiding": 300, "BlockPush": 100}
 SCRIPTED = list(EPISODES)
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["demonstrate", "make", "names"]
 
-_HOMES = {"Avoiding": "avoiding", "Obstacle": "obstacle", "PushT": "push_t"}
+_HOMES = {"Avoiding": "avoiding", "BlockPush": "block_push", "Obstacle": "obstacle", "PushT": "push_t"}
 
 for _name, _home in _HOMES.items():
     require("gymnasium", "policies", "environments").register(

@@ -11,7 +11,8 @@ from gymnasium.spaces import Box
 from matplotlib.axes import Axes
 from scipy.interpolate import PchipInterpolator
 
-from everymode.errors import SettingError, check_number
+from everymode.errors import check_number
+from everymode.policies.environments.base import probabilities
 from everymode.policies.environments.driving import CRUISE, Driving
 from everymode.policies.environments.raster import Raster
 
@@ -55,7 +56,7 @@ class Avoiding(Driving):
         self, *, weights: Sequence[float] | None = None, noise: float = 0.006, render_mode: str | None = None
     ) -> None:
         super().__init__(render_mode=render_mode)
-        self.way_weights = _probabilities(weights, len(self.way_names))
+        self.way_weights = probabilities(weights, len(self.way_names))
         self.noise = check_number("noise", noise, 0, 0.01)
         self.observation_space = Box(np.array(self.low, np.float32), np.array(self.high, np.float32), dtype=np.float32)
         self.discs = np.array(
@@ -110,13 +111,3 @@ class Avoiding(Driving):
     def _goal_in(self, raster: Raster) -> None:
         behind = self.high[1] - _FINISH
         raster.box(0.0, _FINISH + behind / 2, self.high[0] - self.low[0], behind, (213, 224, 187))
-
-
-def _probabilities(weights: Sequence[float] | None, ways: int) -> np.ndarray:
-    """Return the weights as probabilities, (ways,); all alike where they are None."""
-    if weights is None:
-        return np.full(ways, 1 / ways)
-    given = np.asarray(weights, dtype=np.float64)
-    if given.shape != (ways,) or not np.isfinite(given).all() or (given < 0).any() or given.sum() <= 0:
-        raise SettingError(f"weights={weights!r}: give {ways} numbers of at least 0, one a way, not all of them 0.")
-    return given / given.sum()

@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from everymode.errors import DataError, SettingError, check_choice, check_number, unknown_name
 from everymode.policies.demonstrations import STATE, Demonstrations
 
-__all__ = ["Environment", "Scripted"]
+__all__ = ["Environment", "Scripted", "probabilities"]
 
 
 class Environment(gym.Env[Any, np.ndarray]):
@@ -141,6 +141,16 @@ class Scripted(Environment):
             way_names=self.way_names,
             source=f"{self.name}, scripted",
         )
+
+
+def probabilities(weights: Sequence[float] | None, ways: int) -> np.ndarray:
+    """Return the weights as probabilities, (ways,); all alike where they are None."""
+    if weights is None:
+        return np.full(ways, 1 / ways)
+    given = np.asarray(weights, dtype=np.float64)
+    if given.shape != (ways,) or not np.isfinite(given).all() or (given < 0).any() or given.sum() <= 0:
+        raise SettingError(f"weights={weights!r}: give {ways} numbers of at least 0, one a way, not all of them 0.")
+    return given / given.sum()
 
 
 _STEADY = 0.9  # what is left of the disturbance a step later

@@ -10,8 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Circle
 
 from everymode.errors import check_number
-from everymode.policies.environments.driving import CRUISE, Driving, bypass
+from everymode.policies.environments.driving import CRUISE, Driving
 from everymode.policies.environments.raster import Raster
+from everymode.policies.environments.steering import bypass
 
 __all__ = ["Obstacle"]
 
