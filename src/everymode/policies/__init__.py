@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from everymode.policies.client import LateWarning, RemotePolicy, ServerError
     from everymode.policies.continuity import Continuity, Ensemble, RealTime, Select
     from everymode.policies.demonstrations import Demonstrations
+    from everymode.policies.evaluation import Evaluation, evaluate
     from everymode.policies.execution import Execution
     from everymode.policies.policy import Policy, load_policy
     from everymode.policies.readers import read_demonstrations
@@ -26,6 +27,7 @@ __all__ = [
     "Continuity",
     "Demonstrations",
     "Ensemble",
+    "Evaluation",
     "Execution",
     "LateWarning",
     "Policy",
@@ -34,6 +36,7 @@ __all__ = [
     "RemotePolicy",
     "Select",
     "ServerError",
+    "evaluate",
     "load_policy",
     "read_demonstrations",
     "recipes",
@@ -43,6 +46,7 @@ _HOMES = {
     "client": ("LateWarning", "RemotePolicy", "ServerError"),
     "continuity": ("Continuity", "Ensemble", "RealTime", "Select"),
     "demonstrations": ("Demonstrations",),
+    "evaluation": ("Evaluation", "evaluate"),
     "execution": ("Execution",),
     "policy": ("Policy", "load_policy"),
     "readers": ("read_demonstrations",),
