@@ -5,7 +5,6 @@ from functools import partial
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from tests.policies.fakes import Corridor, Scripted, outward
 
@@ -45,19 +44,29 @@ def test_successes_are_told_apart_from_all():
     assert (found.behaviour.no_way, found.of_successes.no_way) == (40 - len(done), 0)
 
 
-def test_the_time_of_a_chunk_is_that_of_one_robot_on_one_thread():
-    seen = []
+def test_the_time_of_a_chunk_is_that_of_one_robot_alone():
+    started = []
 
     class Watched(Scripted):
-        def act_chunk(self, observations, *, random_state=None):
-            seen.append((observations["state"].shape, torch.get_num_threads(), random_state))
-            return super().act_chunk(observations)
+        def start(self, robots=1, *, random_state=None):
+            running = super().start(robots, random_state=random_state)
+            started.append((robots, running))
+            return running
 
     found = evaluate(Watched(outward), Corridor, 4)
-    timed = [shape for shape, _, state in seen if state is not None]
-    assert set(timed) == {(1, 2, 2)}
-    assert {threads for _, threads, state in seen if state is not None} == {1}
-    assert 0 < found.chunk_ms_median <= found.chunk_ms_p95
+    (robots, rolled), (timed, alone) = started
+    assert (robots, timed) == (4, 1)
+    assert len(alone.seconds) > 50
+    assert found.chunk_ms_median == pytest.approx(1000 * np.median(alone.seconds))
+    assert found.chunk_ms_p95 >= found.chunk_ms_median
+    assert rolled is not alone
+
+
+def test_it_is_told_how_a_policy_was_run():
+    late = Scripted(outward)
+    late.delay = 2
+    settings = evaluate(late, Corridor, 2).settings
+    assert (settings["execution_horizon"], settings["delay"]) == (4, 2)
 
 
 def test_it_is_chosen_on_one_block_and_reported_on_another():

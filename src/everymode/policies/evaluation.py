@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,20 +30,8 @@ __all__ = ["EVALUATION_FILE", "Choice", "Evaluation", "choose", "chunk_milliseco
 EVALUATION_FILE = "evaluation.json"
 _EPISODES_FILE = "episodes.npz"
 _CALLS, _WARM_UP = 60, 5
+_RUNNING = ("execution_horizon", "delay")  # how a policy was run
 _MEASURES = ("score", "final", "success", "collided")
-
-
-class Judged(Actor, Protocol):
-    """A fitted policy, as far as its cost is told."""
-
-    @property
-    def observation_horizon(self) -> int:
-        """Observations seen."""
-        ...
-
-    def act_chunk(self, observations: Any, *, random_state: int | None = None) -> np.ndarray:
-        """Return chunks (robots, prediction_horizon, d)."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,7 +141,7 @@ class Evaluation:
 
 
 def evaluate(
-    policy: Judged,
+    policy: Actor,
     environment: str | Make,
     episodes: int = 500,
     seed_block: str = "report",
@@ -223,6 +210,7 @@ def evaluate(
             "episodes": len(seeds),
             "robots": robots,
             "random_state": random_state,
+            **{name: value for name in _RUNNING if (value := getattr(policy, name, None)) is not None},
             "threads": torch.get_num_threads(),
         },
         _mean([episode.best for episode in whole], random_state),
@@ -241,22 +229,22 @@ def evaluate(
     )
 
 
-def chunk_milliseconds(policy: Judged, make: Make, *, calls: int = _CALLS) -> np.ndarray:
-    """Return the wall time of single chunks for one robot on one thread, in milliseconds, (calls,)."""
+def chunk_milliseconds(policy: Actor, make: Make, *, calls: int = _CALLS) -> np.ndarray:
+    """Return the wall time of single plans of one robot on one thread, in milliseconds, (calls,).
+
+    What a plan costs beside the first chunk of an episode, such as going on from the last one, is in it.
+    """
     env = make()
     try:
         seen, _ = env.reset(seed=0)
     finally:
         env.close()
-    horizon = policy.observation_horizon
-    asked = {name: np.repeat(np.asarray(values)[None, None], horizon, axis=1) for name, values in named(seen).items()}
-    spent = []
+    now = {name: np.asarray(values)[None] for name, values in named(seen).items()}
+    running = policy.start(1, random_state=0)
     with _one_thread():
-        for call in range(calls + _WARM_UP):
-            started = time.perf_counter()
-            policy.act_chunk(asked, random_state=call)
-            spent.append(1000 * (time.perf_counter() - started))
-    return np.array(spent[_WARM_UP:])
+        while len(running.seconds) < calls + _WARM_UP:
+            running.act(now)
+    return 1000 * np.asarray(running.seconds[_WARM_UP:])
 
 
 @contextlib.contextmanager

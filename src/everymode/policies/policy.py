@@ -63,7 +63,10 @@ class Policy(BaseEstimator):
         max_seconds: a bound on the training time.
         precision: 'auto' (measured), 'float32' or 'bf16'.
         continuity: how the next chunk meets the last one: 'none', 'ensemble', 'select' or 'real_time', or an object of
-            `everymode.policies.continuity` with settings.
+            `everymode.policies.continuity` with settings. May be changed once the policy is fitted, as `delay` and
+            `execution_horizon` may.
+        delay: control steps from an observation until the actions that were predicted for it can be executed; robots
+            go on with those before it meanwhile. A clock that makes inference delays testable anywhere.
         device: 'auto', 'cpu', 'cuda', ...
         random_state: an int makes everything repeatable: same seed, same weights, same actions.
 
@@ -99,6 +102,7 @@ class Policy(BaseEstimator):
         max_seconds: float | None = None,
         precision: str = "auto",
         continuity: str | Continuity | None = None,
+        delay: int = 0,
         device: str = "auto",
         random_state: Any = None,
     ) -> None:
@@ -119,6 +123,7 @@ class Policy(BaseEstimator):
         self.max_seconds = max_seconds
         self.precision = precision
         self.continuity = continuity
+        self.delay = delay
         self.device = device
         self.random_state = random_state
 
@@ -316,7 +321,7 @@ class Policy(BaseEstimator):
         *,
         random_state: int | None = None,
         continuity: str | Continuity | None = None,
-        delay: int = 0,
+        delay: int | None = None,
     ) -> Execution:
         """Return the execution of this policy by several robots side by side.
 
@@ -324,8 +329,7 @@ class Policy(BaseEstimator):
             robots: how many.
             random_state: a seed; if None the policy's own. Same seed, same actions.
             continuity: in place of the policy's own.
-            delay: control steps from an observation until the actions that were predicted for it can be executed; the
-                robots go on with those before it meanwhile. A clock that makes inference delays testable anywhere.
+            delay: in place of the policy's own.
 
         Raises:
             SettingError: a setting is out of range, or the actions would run out before the next arrive.
@@ -334,7 +338,8 @@ class Policy(BaseEstimator):
         check_number("robots", robots, 1, integer=True)
         chosen = get_continuity(self.continuity if continuity is None else continuity)
         chosen.check(self)
-        return Execution(self, self.generators(robots, random_state), continuity=chosen, delay=delay)
+        late = self.delay if delay is None else delay
+        return Execution(self, self.generators(robots, random_state), continuity=chosen, delay=late)
 
     def act(self, observation: Mapping[str, Any] | Any) -> np.ndarray:
         """Return the next action of one robot, (d,), for its present observation; the policy keeps what it saw before.

@@ -20,6 +20,11 @@ def command(
     seed_block: Annotated[str, typer.Option(help="report, or choose for what something is chosen by.")] = "report",
     env: Annotated[str | None, typer.Option(help="Another environment than the run's.")] = None,
     env_set: EnvSettings = None,
+    continuity: Annotated[
+        str | None,
+        typer.Option(help="How chunks meet: none, ensemble, select or real_time; the policy's own by default."),
+    ] = None,
+    delay: Annotated[int, typer.Option(help="Control steps from an observation to the actions that answer it.")] = 0,
     robots: Annotated[int, typer.Option(help="Environments side by side, their chunks planned in one call.")] = 32,
     jobs: Annotated[int, typer.Option(help="Processes at once.")] = 1,
     video: Annotated[bool, typer.Option("--video", help="Also film the first four episodes.")] = False,
@@ -53,6 +58,8 @@ def command(
     environment = environment_of(settings, env)
     given = parse_settings(env_set, "--env-set") if env_set else settings["environment_settings"]
     policy = load_policy(run, device=device)
+    policy.set_params(delay=delay, **({} if continuity is None else {"continuity": continuity}))
+    policy.start()  # what cannot be done is refused before the work
     with threads(64), voice.count(environment) as move:
         found = evaluate(
             policy,
