@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 
 __all__ = ["demonstrate", "make", "names"]
 
-_HOMES = {"Avoiding": "avoiding", "BlockPush": "block_push", "Obstacle": "obstacle", "PushT": "push_t"}
+_HOMES = {
+    "Avoiding": "avoiding",
+    "BlockPush": "block_push",
+    "Kitchen": "kitchen",
+    "Obstacle": "obstacle",
+    "PushT": "push_t",
+}
 
 for _name, _home in _HOMES.items():
     require("gymnasium", "policies").register(f"everymode/{_name}-v0", entry_point=f"{__name__}.{_home}:{_name}")
