@@ -101,7 +101,7 @@ class Kitchen(Environment):
         axes.set(xlim=(-1.0, 0.3), ylim=(1.6, 2.8), aspect="equal")
 
     def picture(self, size: int = 256) -> np.ndarray:
-        """Return the kitchen as its camera sees it, (size, size, 3) uint8; mujoco must find OpenGL (see `MUJOCO_GL`)."""
+        """Return the kitchen as its camera sees it, (size, size, 3) uint8; mujoco must find OpenGL (`MUJOCO_GL`)."""
         mujoco = import_module("mujoco")
         if size not in self._cameras:
             self._cameras[size] = mujoco.Renderer(self._kitchen.model, size, size)
