@@ -7,7 +7,7 @@ import importlib.metadata
 import numpy as np
 import pytest
 
-from everymode.errors import MissingExtraError, SettingError
+from everymode.errors import MissingExtraError, SettingError, UnsupportedError
 from everymode.policies import environments
 from everymode.policies.environments import kitchen
 
@@ -21,6 +21,8 @@ def test_a_missing_package_is_named_with_what_mends_it(monkeypatch):
     monkeypatch.setattr(kitchen, "version", missing)
     with pytest.raises(MissingExtraError, match=MEND):
         environments.make("Kitchen")
+    with pytest.raises(UnsupportedError, match="no scripted demonstrator"):
+        environments.demonstrate("Kitchen")
 
 
 def test_a_mujoco_that_is_too_new_is_named(monkeypatch):
