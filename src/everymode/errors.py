@@ -6,7 +6,6 @@ import difflib
 import importlib
 import math
 from collections.abc import Iterable
-from types import ModuleType
 from typing import Any
 
 __all__ = [
@@ -54,12 +53,22 @@ class MissingExtraError(ImportError):
     """An optional dependency is absent; the message holds the `pip install` that mends it."""
 
 
-def require(module: str, extra: str) -> ModuleType:
-    """Return the module of an optional dependency, or raise `MissingExtraError` that names the extra holding it."""
+def require(module: str, extra: str, purpose: str | None = None) -> Any:
+    """Return an optional module, imported.
+
+    Args:
+        module: its name, such as 'zarr'.
+        extra: the extra of this package that brings it.
+        purpose: what needs it, in the plural, for the message: "boosted trees".
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
     try:
         return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(f'this needs {module.partition(".")[0]}: pip install "everymode[{extra}]".') from error
+    except ImportError as error:
+        needs = "this needs" if purpose is None else f"{purpose} need"
+        raise MissingExtraError(f"{needs} {module}: pip install 'everymode[{extra}]'.") from error
 
 
 def nearest(name: str, known: Iterable[str], *, limit: int = 3) -> list[str]:

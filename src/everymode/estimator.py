@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import secrets
 import warnings
 from collections.abc import Callable, Iterator
-from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, Self, overload
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
 from everymode.errors import (
-    CheckpointError,
     DataError,
     UnsupportedError,
     ValleyWarning,
@@ -36,9 +32,9 @@ from everymode.inputs import (
 )
 from everymode.metrics import energy_scores
 from everymode.modes import Answers, RowAnswers, answers_among, in_a_valley, most_probable, spread_out
-from everymode.networks import NetworkFactory
+from everymode.networks import NetworkFactory, network_name
 from everymode.persistence import read_model, write_model
-from everymode.randomness import Common, mix, new_generator
+from everymode.randomness import Common, mix, new_generator, seed_of
 from everymode.regions import check_level, highest_density_intervals
 from everymode.spaces import ArraySpace, Condition, Space, count_rows, place, repeat_rows, take_rows
 from everymode.steering import Steering, able, read_guides
@@ -48,6 +44,7 @@ from everymode.training import (
     TrainingSettings,
     default_learning_rate,
     default_width,
+    finish,
     resolve_device,
     train,
 )
@@ -75,7 +72,8 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
         family: a name (see `everymode.families.names()`) or a family object with settings.
         width: hidden width of the network.
         depth: number of blocks of the network.
-        network: a function (event shape, embedding width) -> torch module, in place of the default network.
+        network: the name of a network, see `everymode.networks.names()`; or a function (event shape, embedding width)
+            -> torch module that makes one of your own. What suits Y if None.
         steps: optimiser steps, at most.
         batch_size: rows a step.
         learning_rate: the peak; it is warmed up, then falls along a cosine. Follows from the width if None.
@@ -114,7 +112,7 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
         *,
         width: int | None = None,
         depth: int | None = None,
-        network: NetworkFactory | None = None,
+        network: str | NetworkFactory | None = None,
         steps: int | None = None,
         batch_size: int | None = None,
         learning_rate: float | None = None,
@@ -189,7 +187,7 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
             SettingError: a setting is out of range.
         """
         family = get_family(self.family)
-        seed = self._seed()
+        seed = seed_of(self.random_state)
         self.x_space_, x, rows = fit_condition(self, X)
         self.y_space_, y, self._flat_target = read_target(Y, rows)
         if teacher is not None:
@@ -199,7 +197,7 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
         order = torch.randperm(rows, generator=new_generator(mix(seed, _SPLIT)))
         kept, out = order[held:], order[:held]
         width = default_width(len(kept)) if self.width is None else self.width
-        usual_rate = default_learning_rate(width, self.y_space_.kind)
+        usual_rate = default_learning_rate(width, network_name(self.network, self.y_space_.kind))
         settings = TrainingSettings.for_rows(
             len(kept),
             batch_share=family.batch_share,
@@ -234,22 +232,9 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
             resume=resume,
             interrupted=interrupted or (lambda: False),
         )
-        last: Progress | None = None
-        for report in run:
-            last = report
-            if progress is not None:
-                progress(report)
-        if last is None:  # a resumed run that was over already
-            raise CheckpointError("the run in this folder is finished; there is nothing to resume.")
-        if last.finished == "diverged":
-            warnings.warn(
-                f"training diverged at step {last.step}; the model keeps the best state before it, of step "
-                f"{last.best_step}. Lower learning_rate or look for extreme values.",
-                ConvergenceWarning,
-                stacklevel=2,
-            )
+        last = finish(run, progress)
         built.learn_from(None)
-        built.eval().settle(place(take_rows(x, out if held else kept), _device_of(built)), seed=mix(seed, _SETTLE))
+        built.eval().settle(place(take_rows(x, out if held else kept), built.device), seed=mix(seed, _SETTLE))
         self.family_ = built
         self.history_, self.n_steps_, self.stopped_ = last.history, last.step, last.finished
         self.fit_seconds_, self.precision_ = last.seconds, last.precision
@@ -271,17 +256,6 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
             )
         self.x_space_, self.y_space_ = teacher.x_space_, teacher.y_space_
         return encode_condition(self, X, self.x_space_), encode_target(Y, self.y_space_, rows)
-
-    def _seed(self) -> int:
-        """Return an integer seed; None takes fresh entropy, not NumPy's global generator."""
-        state = self.random_state
-        if state is None:
-            return secrets.randbits(31)
-        if isinstance(state, np.random.Generator):
-            return int(state.integers(2**31))
-        if isinstance(state, np.random.RandomState):
-            return int(state.randint(2**31 - 1))
-        return check_number("random_state", state, 0, 2**63 - 1, integer=True)
 
     # Answers -------------------------------------------------------------------------------------------------------
 
@@ -590,7 +564,7 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
         return encode_condition(self, X, self.x_space_)
 
     def _device(self) -> torch.device:
-        return _device_of(self.family_)
+        return self.family_.device
 
     def _draw(
         self, x: Condition, n: int, generator: torch.Generator, *, common: bool, steering: Steering | None = None
@@ -638,16 +612,11 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
         params = {name: value for name, value in self.get_params(deep=False).items() if name not in left_out}
         header = {
             "estimator": {**params, "random_state": int(seed) if isinstance(seed, (int, np.integer)) else None},
-            "own_network": self.network is not None,
             "flat_target": self._flat_target,
             "feature_names_in_": [str(name) for name in getattr(self, "feature_names_in_", [])],
             "fitted": {name: getattr(self, name, None) for name in _SAVED},
         }
-        return write_model(path, self.family_, header, width=self.width_, depth=self.depth)
-
-
-def _device_of(family: Family) -> torch.device:
-    return next(chain(family.parameters(), family.buffers())).device
+        return write_model(path, self.family_, header, width=self.width_, depth=self.depth, network=self.network)
 
 
 def load(path: str | Path, *, device: str = "auto", network: NetworkFactory | None = None) -> OneToManyRegressor:
@@ -663,7 +632,8 @@ def load(path: str | Path, *, device: str = "auto", network: NetworkFactory | No
     """
     built, header = read_model(path, network=network)
     settings = type(built)(**built.get_params())
-    model = OneToManyRegressor(settings, network=network, **{**header["estimator"], "device": device})
+    chosen = header.get("network") if network is None else network
+    model = OneToManyRegressor(settings, network=chosen, **{**header["estimator"], "device": device})
     fitted = {name: value for name, value in header["fitted"].items() if value is not None}
     if header["feature_names_in_"]:
         fitted["feature_names_in_"] = np.asarray(header["feature_names_in_"], dtype=object)

@@ -17,7 +17,16 @@ __all__ = ["MODEL_FILE", "read_model", "write_model"]
 MODEL_FILE = "model.safetensors"
 
 
-def write_model(path: str | Path, family: Family, header: Mapping[str, Any], **size: int | None) -> Path:
+def write_model(
+    path: str | Path,
+    family: Family,
+    header: Mapping[str, Any],
+    *,
+    width: int | None,
+    depth: int | None,
+    network: str | NetworkFactory | None,
+    kind: str = "model",
+) -> Path:
     """Write a built family to `path`, whole or not at all.
 
     Args:
@@ -35,26 +44,31 @@ def write_model(path: str | Path, family: Family, header: Mapping[str, Any], **s
     if family.y_space is None or family.x_space is None:
         raise FileError("a family without parameters has nothing to write; build and train it first.")
     described = {
-        "family": {"name": family.name, "settings": family.settings(), "size": size},
+        "family": {"name": family.name, "settings": family.settings(), "size": {"width": width, "depth": depth}},
+        "network": network if isinstance(network, str) else None,
+        "own_network": callable(network),
         "y_space": family.y_space.to_dict(),
         "x_space": family.x_space.to_dict(),
     }
-    return write_tensors(path, family.state_dict(), {**header, **described}, kind="model")
+    return write_tensors(path, family.state_dict(), {**header, **described}, kind=kind)
 
 
-def read_model(path: str | Path, *, network: NetworkFactory | None = None) -> tuple[Family, dict[str, Any]]:
+def read_model(
+    path: str | Path, *, network: NetworkFactory | None = None, kind: str = "model"
+) -> tuple[Family, dict[str, Any]]:
     """Return (built family, header) of a file that `write_model` wrote, or of the run folder that holds it.
 
     Args:
         path: the .safetensors file or the folder.
         network: the factory of a model that was trained with a network of its user's own.
+        kind: what the file is; a folder holds it as KIND.safetensors.
 
     Raises:
         CheckpointError: the file is absent, damaged, truncated, foreign, or of a version that does not fit.
     """
     path = Path(path)
-    path = path / MODEL_FILE if path.is_dir() else path
-    tensors, header = read_tensors(path, kind="model")
+    path = path / f"{kind}.safetensors" if path.is_dir() else path
+    tensors, header = read_tensors(path, kind=kind)
     if header.get("own_network") and network is None:
         raise CheckpointError(f"{path} was trained with a network of its user's own: give its factory with network=.")
     try:
@@ -63,7 +77,8 @@ def read_model(path: str | Path, *, network: NetworkFactory | None = None) -> tu
         if not isinstance(y_space, ArraySpace):
             raise SettingError(f"a target cannot be a {y_space.kind}.")
         family = get_family(described["name"], described["settings"])
-        family = family.build(y_space, x_space, network=network, **described["size"])
+        chosen = header.get("network") if network is None else network
+        family = family.build(y_space, x_space, network=chosen, **described["size"])
         family.load_state_dict(tensors)
     except (KeyError, TypeError, RuntimeError, ValueError) as error:
         raise CheckpointError(

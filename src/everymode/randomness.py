@@ -12,12 +12,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from everymode.errors import check_number
+
 __all__ = [
     "Common",
+    "PerRow",
     "Shard",
     "Source",
     "categorical",
@@ -25,6 +30,7 @@ __all__ = [
     "new_generator",
     "normal",
     "rademacher",
+    "seed_of",
     "seeded",
     "stratified",
     "uniform",
@@ -51,7 +57,14 @@ class Common:
     draws: int
 
 
-Source = torch.Generator | Shard | Common | None
+@dataclass(frozen=True)
+class PerRow:
+    """A generator for each row, on the CPU: what a row is answered does not depend on which rows are beside it."""
+
+    generators: tuple[torch.Generator, ...]
+
+
+Source = torch.Generator | Shard | Common | PerRow | None
 
 
 _MASK = (1 << 64) - 1
@@ -78,6 +91,21 @@ def new_generator(seed: int | None, device: torch.device | str = "cpu") -> torch
     return generator
 
 
+def seed_of(state: Any) -> int:
+    """Return an integer seed for what scikit-learn calls a random state; None takes fresh entropy.
+
+    Raises:
+        SettingError: it is neither None, a whole number nor a generator of NumPy.
+    """
+    if state is None:
+        return secrets.randbits(31)
+    if isinstance(state, np.random.Generator):
+        return int(state.integers(2**31))
+    if isinstance(state, np.random.RandomState):
+        return int(state.randint(2**31 - 1))
+    return check_number("random_state", state, 0, 2**63 - 1, integer=True)
+
+
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Seed torch's global generator inside the block (parameters are initialised from it) and restore it after."""
@@ -96,6 +124,10 @@ def _draw(kind: str, shape: tuple[int, ...], source: Source, device: torch.devic
     if isinstance(source, Common):
         once = _draw(kind, (source.draws, *shape[1:]), source.generator, device, dtype)
         return once.repeat(shape[0] // source.draws, *(1 for _ in shape[1:]))
+    if isinstance(source, PerRow):
+        each = (shape[0] // len(source.generators), *shape[1:])
+        cpu = torch.device("cpu")
+        return torch.cat([_draw(kind, each, generator, cpu, dtype) for generator in source.generators]).to(device)
     draw = torch.randn if kind == "normal" else torch.rand
     values = draw(shape, generator=source, device=source.device, dtype=dtype)
     return values if values.device == device else values.to(device)

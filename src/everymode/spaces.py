@@ -26,6 +26,7 @@ __all__ = [
     "DictSpace",
     "ImageSpace",
     "LabelSpace",
+    "PixelSpace",
     "SequenceSpace",
     "Space",
     "TableSpace",
@@ -187,6 +188,15 @@ class ArraySpace(Space):
         """Return one number a channel (a shift, a scale) spread over the event's shape."""
         return np.broadcast_to(self._channels(values), self.shape)
 
+    @property
+    def middle(self) -> np.ndarray:
+        """An event as the user has it that stands for what is not known: the mean."""
+        return self.per_value(self.shift)
+
+    def spread_over(self, values: np.ndarray) -> np.ndarray:
+        """Return one thing a value as the user has it, (rows, *event), as one a standardised value."""
+        return values
+
     def check(self, values: Any, what: str = "the data") -> np.ndarray:
         """Return `values` as float64 (rows, *event), or raise `DataError` naming both shapes or the bad cells."""
         try:
@@ -218,9 +228,105 @@ class VectorSpace(ArraySpace):
 
 @dataclass(frozen=True)
 class SequenceSpace(ArraySpace):
-    """Events (horizon, d): a robot's next actions, a walker's next positions. One scale a value, over all steps."""
+    """Events (horizon, d): a robot's next actions, a walker's next positions. One scale a value, over all steps.
+
+    Values that are angles are told by their sine and cosine, so that where a turn ends is a place like any other. The
+    standardised event is then (horizon, d + angles): first the other values, then all sines, then all cosines. It is
+    decoded to the angle within half a turn of `centres`, the middle of the range that the data had: angles that were
+    told from 0 to 2 pi come back so. More than one turn cannot be told.
+
+    Attributes:
+        angles: which of the d values are angles in radians, rising.
+        centres: the middle of the range of each.
+    """
+
+    angles: tuple[int, ...] = ()
+    centres: tuple[float, ...] = ()
 
     kind: ClassVar[str] = "sequence"
+
+    def __post_init__(self) -> None:
+        for name in ("angles", "centres"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        super().__post_init__()
+
+    @classmethod
+    def over(
+        cls, values: np.ndarray, horizon: int, *, names: Sequence[str] = (), angles: Sequence[int] = ()
+    ) -> SequenceSpace:
+        """Return the space of windows of `horizon` consecutive rows of `values` (steps, d).
+
+        Args:
+            values: in the order of time.
+            horizon: steps of a window.
+            names: of the d values.
+            angles: which of them are angles in radians.
+
+        Raises:
+            DataError: cells are NaN or infinite.
+        """
+        values, turned = np.asarray(values, dtype=np.float64), tuple(sorted(angles))
+        _finite(values, "the data", names)
+        others = [index for index in range(values.shape[1]) if index not in turned]
+        plain = VectorSpace.fit(values[:, others])
+        around = tuple((values[:, index].min() + values[:, index].max()) / 2 for index in turned)
+        return cls(
+            (horizon, len(others) + 2 * len(turned)),
+            (*plain.shift, *(0.0 for _ in turned + turned)),
+            (*plain.scale, *(1.0 for _ in turned + turned)),
+            tuple(names),
+            turned,
+            tuple(map(float, around)),
+        )
+
+    @property
+    def given_shape(self) -> tuple[int, ...]:
+        """Shape of an event as the user has it, (horizon, d)."""
+        return (self.shape[0], self.shape[1] - len(self.angles))
+
+    @property
+    def _others(self) -> list[int]:
+        """Which of the d values are no angles."""
+        return [index for index in range(self.given_shape[1]) if index not in self.angles]
+
+    @property
+    def middle(self) -> np.ndarray:
+        """An event as the user has it that stands for what is not known, (horizon, d): means, and centres of angles."""
+        event = np.empty(self.given_shape)
+        event[:, self._others] = self.shift[: len(self._others)]
+        event[:, list(self.angles)] = self.centres
+        return event
+
+    def spread_over(self, values: np.ndarray) -> np.ndarray:
+        """Return one thing a value (rows, horizon, d) as one a standardised value, (rows, horizon, d + angles)."""
+        return values[..., [*self._others, *self.angles, *self.angles]]
+
+    def check(self, values: Any, what: str = "the data") -> np.ndarray:
+        """Return `values` as float64 (rows, horizon, d + angles), angles told by sines and cosines."""
+        if not self.angles:
+            return super().check(values, what)
+        array = np.asarray(values, dtype=np.float64)
+        if array.shape[1:] != self.given_shape:
+            raise DataError(f"{what} has shape {array.shape}, but each row must have shape {self.given_shape}.")
+        _finite(array, what, self.names)  # a sine of infinity would only warn
+        turned = array[..., list(self.angles)]
+        told = [np.delete(array, list(self.angles), axis=-1), np.sin(turned), np.cos(turned)]
+        return super().check(np.concatenate(told, axis=-1), what)
+
+    def decode(self, values: Tensor) -> np.ndarray:
+        """Return standardised values (..., horizon, d + angles) in the user's units, (..., horizon, d), as float64."""
+        array = super().decode(values)
+        if not self.angles:
+            return array
+        count = len(self.angles)
+        plain, sines, cosines = np.split(array, [array.shape[-1] - 2 * count, array.shape[-1] - count], axis=-1)
+        centres = np.asarray(self.centres)
+        turned = np.arctan2(sines, cosines) - centres
+        angles = centres + turned - 2 * np.pi * np.round(turned / (2 * np.pi))
+        decoded = np.empty((*array.shape[:-1], array.shape[-1] - count))
+        decoded[..., self._others] = plain
+        decoded[..., list(self.angles)] = angles
+        return decoded
 
 
 @dataclass(frozen=True)
@@ -229,6 +335,39 @@ class ImageSpace(ArraySpace):
 
     kind: ClassVar[str] = "image"
     channel_axis: ClassVar[int] = 0
+
+
+@dataclass(frozen=True)
+class PixelSpace(Space):
+    """Windows of pictures of bytes, (horizon, height, width, channels), which stay bytes until a network has them.
+
+    Attributes:
+        horizon: pictures a row.
+        shape: of one picture as networks see it, (channels, height, width).
+    """
+
+    kind: ClassVar[str] = "pixels"
+    horizon: int = 1
+    shape: tuple[int, ...] = (3, 96, 96)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", tuple(self.shape))
+
+    @property
+    def given_shape(self) -> tuple[int, ...]:
+        """Shape of a row as the user has it, (horizon, height, width, channels)."""
+        channels, *sides = self.shape
+        return (self.horizon, *sides, channels)
+
+    def encode(self, values: Any) -> Tensor:
+        """Return uint8 (rows, horizon, channels, height, width)."""
+        array = np.asarray(values)
+        if array.dtype != np.uint8 or array.shape[1:] != self.given_shape:
+            raise DataError(
+                f"pictures have shape {array.shape} and dtype {array.dtype}, but each row must have shape "
+                f"{self.given_shape}, in bytes (uint8)."
+            )
+        return torch.from_numpy(np.ascontiguousarray(array)).movedim(-1, -3)
 
 
 _BY_RANK: dict[int, type[ArraySpace]] = {1: VectorSpace, 2: SequenceSpace, 3: ImageSpace}
@@ -388,7 +527,7 @@ class DictSpace(Space):
 
 
 _KINDS: dict[str, type[Space]] = {
-    cls.kind: cls for cls in (VectorSpace, SequenceSpace, ImageSpace, LabelSpace, TableSpace, DictSpace)
+    cls.kind: cls for cls in (VectorSpace, SequenceSpace, ImageSpace, PixelSpace, LabelSpace, TableSpace, DictSpace)
 }
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Any, ClassVar, Self
 
 import torch
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 
 from everymode.control import Control
 from everymode.errors import SettingError, UnsupportedError, unknown_name
-from everymode.networks import NetworkFactory, Sizes, default_for, encoder_for, sizes_for
+from everymode.networks import NetworkFactory, Sizes, default_for, sizes_for
 from everymode.randomness import Source, seeded
 from everymode.spaces import ArraySpace, Condition, Space, count_rows, repeat_rows
 
@@ -43,6 +44,7 @@ class Abilities:
         modes: whether its p(y | x) can have several modes.
         gradient: whether it is trained by gradient steps on the losses of its parts; if not, it has `solve`.
         own_network: whether a user's own network can take the place of the default one.
+        networks: the names of the networks that can be chosen; None for all of them.
         density: whether it has `log_prob`.
         velocity: whether it has `velocity(y_t, t, x)`.
         trajectory: whether it has `trajectory(x, times)`.
@@ -56,6 +58,7 @@ class Abilities:
     modes: bool = True
     gradient: bool = True
     own_network: bool = True
+    networks: tuple[str, ...] | None = None
     density: bool = False
     velocity: bool = False
     trajectory: bool = False
@@ -168,7 +171,7 @@ class Family(nn.Module):
         seed: int = 0,
         width: int | None = None,
         depth: int | None = None,
-        network: NetworkFactory | None = None,
+        network: str | NetworkFactory | None = None,
     ) -> Self:
         """Return a copy of this family with fresh parameters.
 
@@ -178,11 +181,12 @@ class Family(nn.Module):
             seed: of the initial parameters.
             width: hidden width of the default network.
             depth: number of blocks of the default network.
-            network: makes another network in place of the default one.
+            network: the name of a network (see `everymode.networks.names()`), or a function that makes one of the
+                user's own, in place of the default one.
 
         Raises:
             UnsupportedError: the family does not model this kind of y.
-            SettingError: width or depth is out of range.
+            SettingError: width or depth is out of range, or the network is not for this kind of y.
         """
         if y_space.kind not in self.abilities.spaces:
             reason = f" {self.abilities.why_not}" if self.abilities.why_not else ""
@@ -190,10 +194,7 @@ class Family(nn.Module):
                 f"family {self.name!r} models {' and '.join(self.abilities.spaces)} targets, not a "
                 f"{y_space.kind}.{reason}"
             )
-        if network is not None and not self.abilities.own_network:
-            raise UnsupportedError(
-                f"family {self.name!r} makes its own networks: leave network= out, or take another family."
-            )
+        self._check_network(network)
         built = type(self)(**self.get_params())
         built.y_space, built.x_space = y_space, x_space
         sizes = sizes_for(y_space, width, self.usual_depth if depth is None else depth, network)
@@ -201,13 +202,20 @@ class Family(nn.Module):
             built.assemble(y_space, x_space, sizes)
         return built
 
+    def _check_network(self, network: str | NetworkFactory | None) -> None:
+        """Raise `UnsupportedError` where this family cannot have the network."""
+        named = self.abilities.networks
+        if callable(network) and not self.abilities.own_network:
+            mend = "leave network= out, or take another family"
+        elif isinstance(network, str) and named is not None and network not in named:
+            mend = f"take {' or '.join(named)}" if named else "leave network= out, or take another family"
+        else:
+            return
+        raise UnsupportedError(f"family {self.name!r} makes its own networks: {mend}.")
+
     def assemble(self, y_space: ArraySpace, x_space: Space, sizes: Sizes) -> None:
         """Make the modules: `encoder`, and the `network` that answers in the shape of y."""
-        if sizes.network is None:
-            network, self.encoder = default_for(y_space, x_space, sizes)
-        else:
-            self.encoder = encoder_for(x_space, sizes.width)
-            network = sizes.network(y_space.shape, sizes.width)
+        network, self.encoder = default_for(y_space, x_space, sizes)
         self.network: nn.Module = network
 
     @property
@@ -218,6 +226,11 @@ class Family(nn.Module):
                 f"{type(self).__name__} holds settings only; build(y_space, x_space) gives it parameters."
             )
         return self.y_space.shape
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters lie."""
+        return next(chain(self.parameters(), self.buffers())).device
 
     @property
     def parameter_count(self) -> int:

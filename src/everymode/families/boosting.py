@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from everymode.errors import MissingExtraError
+from everymode.errors import require
 
 __all__ = ["Boosted", "Forest", "boost", "grow", "lightgbm", "pack", "unpack"]
 
@@ -29,11 +29,7 @@ _ROUNDS_UNWATCHED = 20  # where there are too few rows to hold any out
 
 def lightgbm() -> Any:
     """Return the module; `MissingExtraError` where it is not installed."""
-    try:
-        import lightgbm as module
-    except ImportError as error:
-        raise MissingExtraError("boosted trees need lightgbm: pip install 'everymode[trees]'.") from error
-    return module
+    return require("lightgbm", "trees", "boosted trees")
 
 
 # Boosted trees ---------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Training: the loop, its settings, the average of the weights, checkpoints."""
 
 from everymode.training.checkpoint import read_tensors, write_tensors
-from everymode.training.loop import Progress, train
+from everymode.training.loop import Progress, finish, train
 from everymode.training.precision import bf16_speedup, choose_precision
 from everymode.training.processes import Processes, resolve_device
 from everymode.training.run import STATE_FILE
@@ -16,6 +16,7 @@ __all__ = [
     "choose_precision",
     "default_learning_rate",
     "default_width",
+    "finish",
     "read_tensors",
     "resolve_device",
     "train",

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
-from everymode.errors import DataError, SettingError
+from everymode.errors import CheckpointError, DataError, SettingError
 from everymode.families.base import Family
 from everymode.spaces import Condition, count_rows, place
 from everymode.training.run import Run
 from everymode.training.settings import TrainingSettings
 
-__all__ = ["Progress", "train"]
+__all__ = ["Progress", "finish", "train"]
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,32 @@ def train(
         raise
     finally:
         family.train(was_training)
+
+
+def finish(run: Iterator[Progress], told: Callable[[Progress], None] | None = None) -> Progress:
+    """Go through the reports of `train` and return the last; warn where training diverged.
+
+    Args:
+        run: what `train` returned.
+        told: called with every report.
+
+    Raises:
+        CheckpointError: a resumed run was over already.
+    """
+    last: Progress | None = None
+    for last in run:
+        if told is not None:
+            told(last)
+    if last is None:
+        raise CheckpointError("the run in this folder is finished; there is nothing to resume.")
+    if last.finished == "diverged":
+        warnings.warn(
+            f"training diverged at step {last.step}; the model keeps the best state before it, of step "
+            f"{last.best_step}. Lower learning_rate or look for extreme values.",
+            ConvergenceWarning,
+            stacklevel=3,
+        )
+    return last
 
 
 def _solve(
@@ -236,7 +264,7 @@ class _Stage:
         Before any look it is the last too.
         """
         counters = self.counters
-        latest = not all(self.run.parts[index].part.chosen for index in self.indices)
+        latest = not (self.settings.choose and all(self.run.parts[index].part.chosen for index in self.indices))
         if held_out_loss is None and counters.best_loss is not None and not latest:
             return
         if latest or held_out_loss is None or counters.best_loss is None or held_out_loss < counters.best_loss:

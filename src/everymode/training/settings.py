@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from everymode.errors import SettingError, check_choice, check_number
+from everymode.errors import SettingError, check_bool, check_choice, check_number
 from everymode.training.precision import PRECISIONS
 
 __all__ = ["TrainingSettings", "default_learning_rate", "default_width"]
@@ -26,6 +26,8 @@ class TrainingSettings:
         ema: decay of the average of the weights that is kept as the model; None lets it follow from the steps.
         validate_every: steps between two looks at the held-out rows.
         patience: looks without improvement after which the run stops; None never stops early.
+        choose: whether the best average on the held-out rows is kept, and may end the run; else they are only looked
+            at, and the last average is kept.
         max_seconds: stops the run in time; the learning rate then falls with whichever of steps and time is ahead.
         checkpoint_every: steps between two checkpoints, where a folder is given.
         precision: 'auto', 'float32' or 'bf16'.
@@ -43,6 +45,7 @@ class TrainingSettings:
     ema: float | None = None
     validate_every: int = 200
     patience: int | None = 10
+    choose: bool = True
     max_seconds: float | None = None
     checkpoint_every: int = 500
     precision: str = "auto"
@@ -60,6 +63,7 @@ class TrainingSettings:
         check_number("ema", self.ema, 0, 1, optional=True)
         check_number("validate_every", self.validate_every, 1, integer=True)
         check_number("patience", self.patience, 1, integer=True, optional=True)
+        check_bool("choose", self.choose)
         check_number("max_seconds", self.max_seconds, 0, optional=True, exclusive_low=True)
         check_number("checkpoint_every", self.checkpoint_every, 1, integer=True)
         check_choice("precision", self.precision, PRECISIONS)
@@ -98,8 +102,8 @@ def default_width(rows: int) -> int:
     return 512
 
 
-def default_learning_rate(width: int, kind: str = "vector") -> float:
-    """Return the peak learning rate that suits a hidden width: the multilayer perceptrons of vectors bear, and want, a
-    higher one than transformers, and the narrow ones the highest.
+def default_learning_rate(width: int, network: Any = "mlp") -> float:
+    """Return the peak learning rate that suits a hidden width and a network, by its name: multilayer perceptrons bear,
+    and want, a higher one than others, and the narrow ones the highest.
     """
-    return max(1e-3, min(4e-3, 0.8 / width)) if kind == "vector" else 1e-3
+    return max(1e-3, min(4e-3, 0.8 / width)) if network == "mlp" else 1e-3

@@ -28,7 +28,9 @@ _HOMES = {
 }
 
 for _name, _home in _HOMES.items():
-    require("gymnasium", "policies").register(f"everymode/{_name}-v0", entry_point=f"{__name__}.{_home}:{_name}")
+    require("gymnasium", "policies", "environments").register(
+        f"everymode/{_name}-v0", entry_point=f"{__name__}.{_home}:{_name}"
+    )
 
 
 def names() -> list[str]:

@@ -123,7 +123,7 @@ def _table() -> type[Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pygame's use of pkg_resources, among others
-            table = require("gym_pusht.envs.pusht", "policies").PushTEnv
+            table = require("gym_pusht.envs.pusht", "policies", "pushed blocks").PushTEnv
     finally:
         if shown is None:
             del os.environ[_BANNER]
