@@ -39,7 +39,7 @@ def test_all_24_ways_are_open_distinct_and_named_by_their_gaps(drive):
 
 
 def test_a_demonstrator_goes_each_of_the_24_ways():
-    environment = environments.make("Avoiding", noise=0.01)
+    environment = environments.make("Avoiding", noise=0.1)
     for way in range(24):
         for seed in (0, 1):
             demonstration = environment.demonstrate(1, seed, way=way, symmetric=seed == 1)

@@ -33,12 +33,12 @@ class Avoiding(Driving):
     second row, and the third gap from the left in the last. The layout is that of the reference, four times as large,
     with the start nearer to the first post, so that a chunk of 16 steps reaches it, and a point for the robot's rod.
 
-    Observation (2,): the robot, x and y. Action (2,): where to be one step later. An episode takes about 70 steps.
+    Observation (2,): the robot, x and y. Action (2,): the velocity, in units a second. An episode takes about 70 steps.
     `leaning` is -1 until the last row is passed: any gap of a row can be reached from any of the row before.
 
     Args:
         weights: (24,) probabilities of the ways, in the order of `way_names`; None makes all alike.
-        noise: standard deviation of the demonstrator's disturbance; at most 0.01.
+        noise: standard deviation of the demonstrator's disturbance; in units a second; at most 0.1.
         render_mode: 'rgb_array' or None.
 
     References:
@@ -49,15 +49,15 @@ class Avoiding(Driving):
     name = "Avoiding"
     max_steps = 150
     way_names = tuple(f"{'LR'[a]}{'LMR'[b]}{c + 1}" for a, b, c in product(range(2), range(3), range(4)))
-    names = MappingProxyType({"state": ("robot_x", "robot_y"), "action": ("target_x", "target_y")})
+    names = MappingProxyType({"state": ("robot_x", "robot_y"), "action": ("velocity_x", "velocity_y")})
     low, high = (-1.3, -0.8), (1.3, 2.0)
 
     def __init__(
-        self, *, weights: Sequence[float] | None = None, noise: float = 0.006, render_mode: str | None = None
+        self, *, weights: Sequence[float] | None = None, noise: float = 0.06, render_mode: str | None = None
     ) -> None:
         super().__init__(render_mode=render_mode)
         self.way_weights = probabilities(weights, len(self.way_names))
-        self.noise = check_number("noise", noise, 0, 0.01)
+        self.noise = check_number("noise", noise, 0, 0.1)
         self.observation_space = Box(np.array(self.low, np.float32), np.array(self.high, np.float32), dtype=np.float32)
         self.discs = np.array(
             [[x, y, radius] for y, (across, radius) in zip(_LEVELS, _ROWS, strict=True) for x in across]
@@ -97,13 +97,13 @@ class Avoiding(Driving):
         return self._lines[way]
 
     def intend(self, way: int) -> np.ndarray:
-        """Return the next point on a smooth line through the middle of the way's gaps, or back to it, (2,)."""
+        """Return the velocity along a smooth line through the middle of the way's gaps, or back to it, (2,)."""
         line = self._line(way)
         apart = line - self.position
         nearest = min(int(np.argmin(np.einsum("ij,ij->i", apart, apart))), len(line) - 2)
         along = line[nearest + 1] - line[nearest]
         direction = along / np.hypot(*along) + _RETURN * apart[nearest]
-        return self.position + CRUISE * direction / np.hypot(*direction)
+        return CRUISE * direction / np.hypot(*direction)
 
     def _goal_on(self, axes: Axes) -> None:
         axes.axhspan(_FINISH, self.high[1], facecolor="#d5e0bb", edgecolor="none", zorder=0)
