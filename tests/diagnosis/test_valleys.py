@@ -116,3 +116,15 @@ def test_a_direction_leads_across_the_valley():
     means = np.array([[[0.0, 0.0], [0.5, 0.0], [0.0, 6.0]]])
     mixtures = Mixtures(np.log([[0.5, 0.2, 0.3]]), means, np.tile(np.eye(2), (1, 3, 1, 1)))
     assert np.abs(directions(mixtures)[0]) == pytest.approx([0.0, 1.0], abs=0.1)
+
+
+def test_rows_of_a_group_count_as_one_and_never_more_than_their_average():
+    rng = np.random.default_rng(2)
+    y = np.where(rng.random(60) < 0.3, -2.0, 2.0) + 0.7 * rng.normal(size=60)
+    law = ([0.3, 0.7], [-2, 2], [0.7, 0.7])
+    copies = valleys(on_lines(*law, np.repeat(y, 4)))
+    assert log_evidence(copies, np.full(240, 0.25)) == pytest.approx(log_evidence(valleys(on_lines(*law, y))))
+    other = np.where(rng.random(60) < 0.3, -2.0, 2.0) + 0.7 * rng.normal(size=60)
+    both = log_evidence(valleys(on_lines(*law, np.concatenate([y, other]))), np.full(120, 0.5))
+    apart = [log_evidence(valleys(on_lines(*law, one))) for one in (y, other)]
+    assert both <= np.logaddexp(*apart) - np.log(2) + 1e-9

@@ -82,9 +82,10 @@ class Averages:
     left: np.ndarray
 
     @classmethod
-    def of(cls, x: np.ndarray, y: np.ndarray, seed: int) -> Averages:
-        """Learn from rows x (rows, columns), y (rows, d)."""
-        part = np.random.default_rng(seed).permutation(len(x)) % _PARTS
+    def of(cls, x: np.ndarray, y: np.ndarray, together: np.ndarray, seed: int) -> Averages:
+        """Learn from rows x (rows, columns), y (rows, d), of groups (rows,), each of which is in one part."""
+        numbers, group = np.unique(together, return_inverse=True)
+        part = (np.random.default_rng(seed).permutation(len(numbers)) % _PARTS)[group]
         fits, left = [], np.empty_like(y)
         for k in range(_PARTS):
             fits.append(Average(x[part != k], y[part != k], seed + k))
