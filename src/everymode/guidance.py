@@ -107,8 +107,8 @@ def classifier_free(
 
 
 def hide(embedding: Tensor, nothing: Tensor, u: Tensor, share: float) -> Tensor:
-    """Return the embedding (batch, width) with `nothing` in the rows where u (batch,) is below `share`."""
-    return torch.where((u < share)[:, None], nothing.to(embedding), embedding)
+    """Return the embedding (batch, ..., width) with `nothing` in the rows where u (batch,) is below `share`."""
+    return torch.where((u < share).reshape(-1, *(1,) * (embedding.ndim - 1)), nothing.to(embedding), embedding)
 
 
 def away_from(

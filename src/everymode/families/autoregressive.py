@@ -235,7 +235,7 @@ class Autoregressive(Family):
     """
 
     name: ClassVar[str] = "autoregressive"
-    abilities: ClassVar[Abilities] = Abilities(own_network=False, named_network=False, density=True)
+    abilities: ClassVar[Abilities] = Abilities(own_network=False, networks=(), density=True)
 
     def __init__(self, *, head: str = "bins", bins: int = 256, components: int = 10) -> None:
         super().__init__()

@@ -44,7 +44,7 @@ class Abilities:
         modes: whether its p(y | x) can have several modes.
         gradient: whether it is trained by gradient steps on the losses of its parts; if not, it has `solve`.
         own_network: whether a user's own network can take the place of the default one.
-        named_network: whether the networks can be chosen by a name.
+        networks: the names of the networks that can be chosen; None for all of them.
         density: whether it has `log_prob`.
         velocity: whether it has `velocity(y_t, t, x)`.
         trajectory: whether it has `trajectory(x, times)`.
@@ -58,7 +58,7 @@ class Abilities:
     modes: bool = True
     gradient: bool = True
     own_network: bool = True
-    named_network: bool = True
+    networks: tuple[str, ...] | None = None
     density: bool = False
     velocity: bool = False
     trajectory: bool = False
@@ -194,17 +194,24 @@ class Family(nn.Module):
                 f"family {self.name!r} models {' and '.join(self.abilities.spaces)} targets, not a "
                 f"{y_space.kind}.{reason}"
             )
-        able = self.abilities.named_network if isinstance(network, str) else self.abilities.own_network
-        if network is not None and not able:
-            raise UnsupportedError(
-                f"family {self.name!r} makes its own networks: leave network= out, or take another family."
-            )
+        self._check_network(network)
         built = type(self)(**self.get_params())
         built.y_space, built.x_space = y_space, x_space
         sizes = sizes_for(y_space, width, self.usual_depth if depth is None else depth, network)
         with seeded(seed):
             built.assemble(y_space, x_space, sizes)
         return built
+
+    def _check_network(self, network: str | NetworkFactory | None) -> None:
+        """Raise `UnsupportedError` where this family cannot have the network."""
+        named = self.abilities.networks
+        if callable(network) and not self.abilities.own_network:
+            mend = "leave network= out, or take another family"
+        elif isinstance(network, str) and named is not None and network not in named:
+            mend = f"take {' or '.join(named)}" if named else "leave network= out, or take another family"
+        else:
+            return
+        raise UnsupportedError(f"family {self.name!r} makes its own networks: {mend}.")
 
     def assemble(self, y_space: ArraySpace, x_space: Space, sizes: Sizes) -> None:
         """Make the modules: `encoder`, and the `network` that answers in the shape of y."""

@@ -69,7 +69,9 @@ class FlowMap(Family):
 
     def average(self, y_t: Tensor, t: Tensor, s: Tensor, embedding: Any) -> Tensor:
         """Return the average velocity from times t to times s, both (batch,), at y_t (batch, *event)."""
-        return 0.5 * math.pi * self.network(y_t, t, embedding + self.span(s - t))
+        span = self.span(s - t)
+        embedding = embedding + (span if embedding.ndim == 2 else span[:, None])  # beside every token of x
+        return 0.5 * math.pi * self.network(y_t, t, embedding)
 
     def velocity(self, y_t: Tensor, t: Tensor, x: Condition) -> Tensor:
         """Return dy/dt at (y_t, t), (batch, *event)."""

@@ -50,7 +50,7 @@ class GAN(Adversarial):
 
     name: ClassVar[str] = "gan"
     batch_share: ClassVar[float] = 0.25
-    abilities: ClassVar[Abilities] = Abilities(own_network=False)
+    abilities: ClassVar[Abilities] = Abilities(own_network=False, networks=("mlp", "transformer"))
 
     def __init__(
         self,

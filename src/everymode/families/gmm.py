@@ -70,7 +70,7 @@ class GMM(Family):
         spaces=("vector",),
         gradient=False,
         own_network=False,
-        named_network=False,
+        networks=(),
         density=True,
         temperature=True,
         why_not="Its covariances grow with the square of the number of values: take flow_matching or diffusion.",

@@ -46,7 +46,7 @@ from torch import Tensor, nn
 from everymode.control import Control
 from everymode.errors import SettingError, check_choice, check_number
 from everymode.families.base import Abilities, Family
-from everymode.networks import Sizes, default_for
+from everymode.networks import Sizes, default_for, pooled
 from everymode.networks.mlp import small_init
 from everymode.randomness import Source, categorical, normal
 from everymode.spaces import FEW_VALUES, ArraySpace, Condition, Space
@@ -142,7 +142,7 @@ class MDN(Family):
             "scales": (self.least_scale + log_scales.exp()).flatten(2),
         }
         if self.head is not None:
-            told = self.head(embedding).float()
+            told = self.head(pooled(embedding)).float()
             if k > 1:
                 mixture["log_weights"] = self.logits + told[:, :k]
             if self.factors.numel():

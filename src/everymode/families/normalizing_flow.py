@@ -77,7 +77,7 @@ class NormalizingFlow(Family):
     abilities: ClassVar[Abilities] = Abilities(
         spaces=("vector",),
         own_network=False,
-        named_network=False,
+        networks=(),
         density=True,
         temperature=True,
         why_not=(

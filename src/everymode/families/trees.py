@@ -88,7 +88,7 @@ class Trees(Family):
         spaces=("vector",),
         gradient=False,
         own_network=False,
-        named_network=False,
+        networks=(),
         velocity=True,
         trajectory=True,
         why_not="Trees split one value at a time: take flow_matching or diffusion.",

@@ -33,7 +33,7 @@ from torch.nn.functional import silu, softplus
 
 from everymode.errors import check_bool, check_choice, check_number
 from everymode.families.base import Abilities, Family
-from everymode.networks import Sizes, coder_for, decoder_for, encoder_for
+from everymode.networks import Sizes, coder_for, decoder_for, embedder_for, pooled
 from everymode.randomness import Source, normal
 from everymode.spaces import ArraySpace, Condition, Space
 
@@ -90,7 +90,7 @@ class VAE(Family):
 
     def assemble(self, y_space: ArraySpace, x_space: Space, sizes: Sizes) -> None:
         """Make the `encoder` of x, the `coder` that tells q(z | x, y), the `decoder`, its spread and the prior."""
-        self.encoder = encoder_for(x_space, sizes.width)
+        self.encoder = embedder_for(y_space, x_space, sizes)
         self.coder = coder_for(y_space, 2 * self.latent, sizes)
         self.decoder = decoder_for(y_space, self.latent, sizes)
         self.spread = Spread(y_space.shape if self.variance == "value" else ())
@@ -100,7 +100,7 @@ class VAE(Family):
     def _prior(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mean and log standard deviation of p(z | x), (batch, latent) each."""
         if self.prior == "conditional":
-            mean, log_scale = self.prior_of_x(silu(embedding)).chunk(2, dim=1)
+            mean, log_scale = self.prior_of_x(silu(pooled(embedding))).chunk(2, dim=1)
             return mean, log_scale
         zeros = embedding.new_zeros(len(embedding), self.latent)
         return zeros, zeros

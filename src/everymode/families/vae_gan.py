@@ -48,7 +48,7 @@ class VAEGAN(Adversarial, VAE):
 
     name: ClassVar[str] = "vae_gan"
     batch_share: ClassVar[float] = 0.25
-    abilities: ClassVar[Abilities] = Abilities(own_network=False)
+    abilities: ClassVar[Abilities] = Abilities(own_network=False, networks=("mlp", "transformer"))
 
     def __init__(
         self,

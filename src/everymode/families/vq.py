@@ -47,7 +47,7 @@ from torch import Tensor, nn
 from everymode.errors import SettingError, check_bool, check_choice, check_number
 from everymode.families.base import Abilities, Family, Part, mean_over_event
 from everymode.families.codebook import CodeBook, straight_through
-from everymode.networks import Sizes, causal_for, coder_for, decoder_for, encoder_for
+from everymode.networks import Sizes, causal_for, coder_for, decoder_for, embedder_for, pooled
 from everymode.networks.mlp import small_init
 from everymode.randomness import Source, categorical, normal
 from everymode.spaces import ArraySpace, Condition, Space
@@ -76,7 +76,7 @@ class Cells(nn.Module):
     ) -> None:
         super().__init__()
         self.event, self.latent = y_space.shape, self.latent_size(y_space)
-        self.encoder = encoder_for(x_space, sizes.width)
+        self.encoder = embedder_for(y_space, x_space, sizes)
         self.book = CodeBook(levels, codes, self.latent, learned=self.learned)
         self.decoder = decoder_for(y_space, self.latent, sizes)
         self.spread: nn.Module | None = None
@@ -111,7 +111,7 @@ class Cells(nn.Module):
         """Return the standard deviation of y about its answer, (batch, *event); only with noise."""
         if self.spread is None:
             raise SettingError("noise=False: this model tells no spread about its answers.")
-        log_scale = self.spread(torch.cat([quantised, embedding], dim=1)).float()
+        log_scale = self.spread(torch.cat([quantised, pooled(embedding)], dim=1)).float()
         return log_scale.unflatten(1, self.event).exp() + _LEAST_SCALE
 
     def draw(self, codes: Tensor, embedding: Tensor, generator: Source) -> Tensor:
@@ -199,7 +199,7 @@ class Prior(nn.Module):
     def __init__(self, y_space: ArraySpace, x_space: Space, sizes: Sizes, *, levels: int, codes: int) -> None:
         super().__init__()
         self.levels, self.codes = levels, codes
-        self.encoder = encoder_for(x_space, sizes.width)
+        self.encoder = embedder_for(y_space, x_space, sizes)
         self.network = causal_for(levels, sizes)
         followed = levels - 1  # nothing follows the last
         self.words = nn.Embedding(followed * codes, sizes.width) if followed else None
@@ -214,7 +214,7 @@ class Prior(nn.Module):
 
     def log_prob(self, codes: Tensor, x: Condition) -> Tensor:
         """Return log p (batch, levels) of each of codes (batch, levels) given x and those before it."""
-        hidden = self.network(self._known(codes[:, :-1], 0), self.encoder(x))
+        hidden = self.network(self._known(codes[:, :-1], 0), pooled(self.encoder(x)))
         logits = (self.leave(hidden) + self.offset).float()
         return logits.log_softmax(-1).gather(-1, codes[..., None])[..., 0]
 
@@ -308,7 +308,7 @@ class VQ(Family):
 
     def encode(self, x: Condition) -> dict[str, Tensor]:
         """Return the embeddings of x for the tokeniser and for the prior."""
-        return {"tokeniser": self.tokeniser.encoder(x), "prior": self.prior.encoder(x)}
+        return {"tokeniser": self.tokeniser.encoder(x), "prior": pooled(self.prior.encoder(x))}
 
     def draw(self, embedding: Any, *, generator: Source = None) -> Tensor:
         """Return one draw a row, (batch, *event): its codes, then the answer to them."""

@@ -11,29 +11,36 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from everymode.errors import SettingError, check_choice, check_number
+from everymode.networks.action_transformer import ActionDecoder, ActionEncoder, ActionTransformer
 from everymode.networks.causal import CausalTransformer
 from everymode.networks.codec import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
 from everymode.networks.embeddings import TimeEmbedding
 from everymode.networks.encoders import encoder_for
 from everymode.networks.mlp import ResidualMLP, waves_for
+from everymode.networks.observations import RecurrentEncoder, TokenEncoder, pooled
 from everymode.networks.transformer import Transformer
+from everymode.networks.unet1d import UNet1d
 from everymode.spaces import ArraySpace, Space
 
 __all__ = [
+    "ActionTransformer",
     "CausalTransformer",
     "NetworkFactory",
     "ResidualMLP",
     "Sizes",
     "TimeEmbedding",
     "Transformer",
+    "UNet1d",
     "causal_for",
     "check_size",
     "coder_for",
     "decoder_for",
     "default_for",
+    "embedder_for",
     "encoder_for",
     "names",
     "network_name",
+    "pooled",
     "sizes_for",
 ]
 
@@ -43,9 +50,14 @@ NetworkFactory = Callable[[Sequence[int], int], nn.Module]
 _KINDS: dict[str, tuple[str, ...]] = {
     "mlp": ("vector", "sequence", "image"),
     "transformer": ("sequence", "image"),
+    "unet": ("sequence",),
+    "action_transformer": ("sequence",),
+    "lstm": ("vector", "sequence", "image"),
 }
-"""The networks that have a name, and the kinds of y that each is for."""
-_USUAL_DEPTH = {"mlp": 3, "transformer": 4}
+"""The networks that have a name, and the kinds of y that each is for: a residual MLP; a transformer over the steps of
+y or its patches; a temporal U-Net; a transformer over the steps of y and of x; and a residual MLP that knows x by an
+LSTM over its steps."""
+_USUAL_DEPTH = {"transformer": 4, "action_transformer": 4}  # else 3
 
 
 @dataclass(frozen=True)
@@ -106,7 +118,7 @@ def sizes_for(
     if y_space.kind not in _KINDS[check_choice("network", name, _KINDS)]:
         able = ", ".join(other for other, kinds in _KINDS.items() if y_space.kind in kinds)
         raise SettingError(f"network={name!r} is not for a {y_space.kind}; these are: {able}.")
-    return replace(sizes, depth=_USUAL_DEPTH[name] if depth is None else depth)
+    return replace(sizes, depth=_USUAL_DEPTH.get(name, 3) if depth is None else depth)
 
 
 def default_for(
@@ -121,13 +133,28 @@ def default_for(
         copies: the network answers (batch, copies, *event); (batch, *event) if None.
     """
     width, depth, shape = sizes.width, sizes.depth, y_space.shape
-    encoder = encoder_for(x_space, width)
+    encoder = embedder_for(y_space, x_space, sizes)
     if callable(sizes.network):
         return sizes.network(shape, width), encoder
-    if sizes.name_for(y_space) == "transformer":
-        return Transformer(shape, width, width=width, depth=depth, heads=heads_for(width), copies=copies), encoder
+    name = sizes.name_for(y_space)
+    if name in ("transformer", "action_transformer"):
+        kind = Transformer if name == "transformer" else ActionTransformer
+        return kind(shape, width, width=width, depth=depth, heads=heads_for(width), copies=copies), encoder
+    if name == "unet":
+        return UNet1d(shape, width, channels=[width * 2**level for level in range(depth)], copies=copies), encoder
     out = shape if copies is None else (copies, *shape)
     return ResidualMLP(shape, width, width=width, depth=depth, out=out, waves=waves_for(shape)), encoder
+
+
+def embedder_for(y_space: ArraySpace, x_space: Space, sizes: Sizes) -> nn.Module:
+    """Return the encoder of x that the network of these sizes asks for.
+
+    Its embedding is (batch, width); for 'action_transformer' it is (batch, tokens, width), a token for each step of
+    each part of x.
+    """
+    kinds = {"action_transformer": TokenEncoder, "lstm": RecurrentEncoder}
+    kind = kinds.get(sizes.name_for(y_space))
+    return encoder_for(x_space, sizes.width) if kind is None else kind(x_space, sizes.width)
 
 
 def causal_for(tokens: int, sizes: Sizes) -> CausalTransformer:
@@ -136,12 +163,21 @@ def causal_for(tokens: int, sizes: Sizes) -> CausalTransformer:
 
 
 def coder_for(y_space: ArraySpace, out: int, sizes: Sizes) -> nn.Module:
-    """Return `coder(y, x_embedding) -> (batch, out)`: an MLP where that is the network, else convolutions."""
-    kind = MLPEncoder if sizes.name_for(y_space) == "mlp" else ConvEncoder
-    return kind(y_space.shape, out, sizes.width, width=sizes.width, depth=sizes.depth)
+    """Return `coder(y, x_embedding) -> (batch, out)` that goes with the network.
+
+    An MLP with 'mlp' and 'lstm', a transformer with 'action_transformer', and else convolutions.
+    """
+    name, size = sizes.name_for(y_space), {"width": sizes.width, "depth": sizes.depth}
+    if name == "action_transformer":
+        return ActionEncoder(y_space.shape, out, sizes.width, heads=heads_for(sizes.width), **size)
+    kind = MLPEncoder if name in ("mlp", "lstm") else ConvEncoder
+    return kind(y_space.shape, out, sizes.width, **size)
 
 
-def decoder_for(y_space: ArraySpace, size: int, sizes: Sizes) -> nn.Module:
-    """Return `decoder(z (batch, size), x_embedding) -> (batch, *event)`, the counterpart of `coder_for`."""
-    kind = MLPDecoder if sizes.name_for(y_space) == "mlp" else ConvDecoder
-    return kind(size, y_space.shape, sizes.width, width=sizes.width, depth=sizes.depth)
+def decoder_for(y_space: ArraySpace, latent: int, sizes: Sizes) -> nn.Module:
+    """Return `decoder(z (batch, latent), x_embedding) -> (batch, *event)`, the counterpart of `coder_for`."""
+    name, size = sizes.name_for(y_space), {"width": sizes.width, "depth": sizes.depth}
+    if name == "action_transformer":
+        return ActionDecoder(latent, y_space.shape, sizes.width, heads=heads_for(sizes.width), **size)
+    kind = MLPDecoder if name in ("mlp", "lstm") else ConvDecoder
+    return kind(latent, y_space.shape, sizes.width, **size)

@@ -20,17 +20,19 @@ class TimeEmbedding(nn.Module):
         width: size of the embedding.
         features: number of frequencies.
         fastest: the highest frequency, in radians per unit of time.
+        hidden: width between the two layers; that of the embedding if None.
     """
 
     frequencies: Tensor
 
-    def __init__(self, width: int, *, features: int = 8, fastest: float = 8.0) -> None:
+    def __init__(self, width: int, *, features: int = 8, fastest: float = 8.0, hidden: int | None = None) -> None:
         super().__init__()
         slowest = 0.5
         steps = torch.arange(features) / max(1, features - 1)
         frequencies = slowest * torch.exp(steps * math.log(fastest / slowest))
         self.register_buffer("frequencies", frequencies, persistent=False)
-        self.layers = nn.Sequential(nn.Linear(2 * features, width), nn.SiLU(), nn.Linear(width, width))
+        hidden = width if hidden is None else hidden
+        self.layers = nn.Sequential(nn.Linear(2 * features, hidden), nn.SiLU(), nn.Linear(hidden, width))
 
     def forward(self, t: Tensor) -> Tensor:
         """Return (batch, width) for times (batch,); one time expanded over the batch is embedded once, (1, width)."""

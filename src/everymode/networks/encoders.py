@@ -8,11 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from everymode.errors import SettingError
+from everymode.networks.resnet import PixelEncoder
 from everymode.spaces import (
     ArraySpace,
     DictSpace,
     ImageSpace,
     LabelSpace,
+    PixelSpace,
     Space,
     TableSpace,
 )
@@ -133,6 +135,8 @@ def encoder_for(space: Space, width: int) -> nn.Module:
         return LabelEncoder(len(space.categories), width)
     if isinstance(space, ImageSpace):
         return ImageEncoder(space.shape, width)
+    if isinstance(space, PixelSpace):
+        return PixelEncoder(space.horizon, space.shape[0], width)
     if isinstance(space, ArraySpace):
         return VectorEncoder(math.prod(space.shape), width)
     raise SettingError(f"no encoder suits a space of kind {space.kind!r}; give one with encoder=.")
