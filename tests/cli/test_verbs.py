@@ -281,7 +281,7 @@ def test_sample_with_a_temperature_and_distinct(call, fitted):
 def test_modes_equal_the_model(call, fitted):
     said = call("modes", fitted["one"], "--given", "x=0.5", "-n", 300, "--json", "--quiet")
     (expected,) = em.load(fitted["one"]).modes(pd.DataFrame({"x": [0.5]}), 300)
-    assert said.json["columns"] == ["row", "x", "answer", "probability", "sureness", "y", "y_spread"]
+    assert said.json["columns"] == ["row", "x", "answer", "probability", "sureness", "y", "y_mean", "y_spread"]
     found = said.json["answers"]
     np.testing.assert_allclose([answer["y"] for answer in found], expected.locations, rtol=1e-6)
     np.testing.assert_allclose([answer["probability"] for answer in found], expected.probabilities)

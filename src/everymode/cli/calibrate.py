@@ -34,10 +34,11 @@ def command(
     from everymode.estimator import load
     from everymode.files import write_json
     from everymode.report import Section, write_report
-    from everymode.runs import count_seen, fresh_folder, new_run, read_run
+    from everymode.runs import check_free, count_seen, fresh_folder, new_run, read_run
     from everymode.tables import alike, read_table, split_targets
 
     voice = Voice(json=json, quiet=quiet)
+    check_free(out)
     model = load(run, device=device)
     settings, data = read_run(run)
     frame = read_table(table)
