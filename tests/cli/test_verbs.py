@@ -434,7 +434,7 @@ def test_help_does_not_wait_for_torch():
 
 def test_every_verb_is_listed_and_explained(call):
     listed = call("--help").out
-    for verb in ("calibrate", "compare", "demo", "doctor", "fit", "plot", "resume", "sample"):
+    for verb in ("calibrate", "compare", "conformal", "demo", "doctor", "fit", "modes", "plot", "resume", "sample"):
         assert verb in listed
         explained = call(verb, "--help")
         assert explained.code == 0
