@@ -185,7 +185,15 @@ class Diagnosis:
         return "\n".join([*lines, f"  take {self.recommended}: {self.reason}"])
 
 
-def diagnose(X: Any, Y: Any, *, groups: Any = None, random_state: int = 0, max_rows: int = _MOST_ROWS) -> Diagnosis:
+def diagnose(
+    X: Any,
+    Y: Any,
+    *,
+    groups: Any = None,
+    random_state: int = 0,
+    max_rows: int = _MOST_ROWS,
+    progress: Callable[[float], None] | None = None,
+) -> Diagnosis:
     """Return whether one x has several answers, where, and what averaging costs.
 
     Args:
@@ -195,6 +203,7 @@ def diagnose(X: Any, Y: Any, *, groups: Any = None, random_state: int = 0, max_r
             patient. None: every row stands for itself.
         random_state: of the parts, the learners and the rows that are looked at.
         max_rows: of more, so many are looked at, drawn at random.
+        progress: called now and then with the share of the work that is done.
 
     Raises:
         DataError: X or Y cannot be used; the message names shapes, rows or columns.
@@ -211,7 +220,7 @@ def diagnose(X: Any, Y: Any, *, groups: Any = None, random_state: int = 0, max_r
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # of no use to networks so small
     try:
-        looked = _look(table, _seed(seed, _PARTS))
+        looked = _look(table, _seed(seed, _PARTS), progress or (lambda done: None))
     finally:
         torch.set_num_threads(threads)
     return _told(table, looked, seed)
@@ -345,7 +354,7 @@ class _Looked:
     columns: dict[str, float]
 
 
-def _look(table: _Table, seed: int) -> _Looked:
+def _look(table: _Table, seed: int, progress: Callable[[float], None]) -> _Looked:
     rows = len(table.y)
     parts = 5 if rows < _SOME else 3
     sizes = np.bincount(table.together)
@@ -370,6 +379,7 @@ def _look(table: _Table, seed: int) -> _Looked:
             lines = replace(lines, counted=lines.counted & agreed)
             for blur in _BLURS:
                 bets[name, blur].append(valleys(lines, blur=blur))
+        progress((k + 1) / (parts + 1))  # what is told of the rows takes about as long as a part
     order = np.concatenate([np.flatnonzero(part == k) for k in range(parts)])
     back = np.argsort(order)
     joined = {bet: _joined(found, back) for bet, found in bets.items()}
