@@ -6,7 +6,7 @@ share the stake, so that the product over rows is one e-value for the whole tabl
 What is told of rows comes from the learner with the higher likelihood on rows that it has not seen.
 
 Rows that depend on one another, such as the steps of an episode, are told by `groups`: those of a group are in one
-part, so that nothing is judged by what was learned from its own group, and together they count as one row.
+part, so that nothing is judged by what was learned from its own group, and those of them with a valley count as one.
 
 Rows on whose average the fits do not agree do not count: what one average too far leaves of y looks like an answer.
 
@@ -357,8 +357,8 @@ class _Looked:
 def _look(table: _Table, seed: int, progress: Callable[[float], None]) -> _Looked:
     rows = len(table.y)
     parts = 5 if rows < _SOME else 3
-    sizes = np.bincount(table.together)
-    part = (np.random.default_rng(seed).permutation(len(sizes)) % parts)[table.together]
+    groups = int(table.together.max()) + 1
+    part = (np.random.default_rng(seed).permutation(groups) % parts)[table.together]
     left, average = np.empty_like(table.y), np.empty_like(table.y)
     said: dict[str, list[Mixtures]] = {name: [] for name in LEARNERS}
     ways: dict[str, list[np.ndarray]] = {name: [] for name in LEARNERS}
@@ -383,7 +383,7 @@ def _look(table: _Table, seed: int, progress: Callable[[float], None]) -> _Looke
     order = np.concatenate([np.flatnonzero(part == k) for k in range(parts)])
     back = np.argsort(order)
     joined = {bet: _joined(found, back) for bet, found in bets.items()}
-    logs = [log_evidence(found, 1 / sizes[table.together]) for found in joined.values()]
+    logs = [log_evidence(found, table.together) for found in joined.values()]
     whole = {name: _stacked(mixtures, back) for name, mixtures in said.items()}
     best = max(whole, key=lambda name: float(whole[name].log_density(left[:, None]).mean()))
     believed = {blur: _low_enough(joined[best, blur]) for blur in _BLURS}
