@@ -131,7 +131,10 @@ def test_modes_of_a_model(forked):
         assert row.probabilities.sum() == pytest.approx(1)
         assert (np.diff(row.probabilities) <= 0).all()
         assert sorted(row.locations[:, 0]) == pytest.approx([-3, 3], abs=0.4)
-        assert row.locations.shape == row.spreads.shape == (2, 2)
+        assert row.locations.shape == row.means.shape == row.spreads.shape == (2, 2)
+        np.testing.assert_allclose(row.means[0], row.draws[row.basin == 0].mean(axis=0), rtol=1e-5)
+        away = row.draws[row.basin == 0].var(axis=0) + (row.means[0] - row.locations[0]) ** 2
+        np.testing.assert_allclose(row.spreads[0] ** 2, away, rtol=1e-3)  # spread is about the location
         assert row.draws.shape == (2000, 2)
         assert (np.bincount(row.basin) / 2000 == row.probabilities).all()
         assert any((row.locations[0] == draw).all() for draw in row.draws)  # it is a draw
@@ -147,7 +150,8 @@ def test_the_table_of_answers(forked):
     _, model = forked
     found = model.modes(pd.DataFrame({"speed": [0.6, 1.4]}).to_numpy(), 500)
     frame = found.to_frame()
-    assert list(frame.columns) == ["row", "answer", "probability", "sureness", "y0", "y1", "y0_spread", "y1_spread"]
+    told = ["y0", "y1", "y0_mean", "y1_mean", "y0_spread", "y1_spread"]
+    assert list(frame.columns) == ["row", "answer", "probability", "sureness", *told]
     assert frame["row"].tolist() == [0, 0, 1, 1]
     assert frame["y0"].tolist() == [location[0] for row in found for location in row.locations]
     assert len(found[:1]) == 1
@@ -175,6 +179,16 @@ def test_the_mean_in_a_valley_is_warned_of_once(forked):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model.mean(x)
+
+
+def test_a_new_fit_may_be_warned_of_again(forked):
+    problem, _ = forked
+    x, y = problem.sample(300, seed=0)
+    model = em.OneToManyRegressor("mdn", steps=100, width=16, depth=1, device="cpu", random_state=0)
+    for _ in range(2):
+        model.fit(x, y)
+        with pytest.warns(ValleyWarning):
+            model.mean(x[:2])
 
 
 def test_the_mean_of_one_answer_is_no_matter():

@@ -34,7 +34,7 @@ class SettingError(ValueError):
 
 
 class FileError(ValueError):
-    """A file cannot be written; the message names it, the reason, and what became of the old one."""
+    """A file cannot be read or written; the message names it and the reason, and what became of the old one."""
 
 
 class CheckpointError(FileError):

@@ -240,6 +240,7 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
         self.fit_seconds_, self.precision_ = last.seconds, last.precision
         self.sample_seed_ = mix(seed, _SAMPLE)
         self.width_ = width
+        self._told_of_valleys = False
         return self
 
     def _as_taught(self, teacher: OneToManyRegressor, X: Any, Y: Any, rows: int) -> tuple[Condition, torch.Tensor]:
@@ -414,7 +415,7 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
             (rows, *event) in the units of Y; (rows,) where Y was 1-D.
 
         Warns:
-            ValleyWarning: the average of a row lies between its answers. Said once a model.
+            ValleyWarning: the average of a row lies between its answers. Said once a fit.
         """
         parts = []
         for draws in self.common_draws(X, n_draws, random_state):
@@ -449,9 +450,11 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
         """Return the answers among the standardised draws (n, size) of a row, whose values are (n, *event)."""
         basin, sureness, chosen = answers_among(points, least=least, seed=seed)
         squares = (values - values[chosen][basin]) ** 2
-        spreads = np.sqrt([squares[basin == answer].mean(axis=0) for answer in range(len(chosen))])
-        locations, spreads, values = (self._squeeze(part) for part in (values[chosen], spreads, values))
-        return RowAnswers(locations, np.bincount(basin) / len(basin), spreads, sureness, values, basin)
+        mine = [basin == answer for answer in range(len(chosen))]
+        means = np.stack([values[of].mean(axis=0) for of in mine])
+        spreads = np.sqrt([squares[of].mean(axis=0) for of in mine])
+        locations, means, spreads, values = (self._squeeze(part) for part in (values[chosen], means, spreads, values))
+        return RowAnswers(locations, means, np.bincount(basin) / len(basin), spreads, sureness, values, basin)
 
     def _tell_of_valleys(self, draws: np.ndarray, averages: np.ndarray) -> None:
         """Warn if averages (rows, size) of draws (rows, n, size) lie between answers, as a few rows tell."""

@@ -19,10 +19,25 @@ from everymode.files import atomically, write_json
 from everymode.tables import is_categorical
 from everymode.version import __version__
 
-__all__ = ["RUN_FILE", "count_seen", "describe_machine", "fresh_folder", "new_run", "read_run", "write_run"]
+__all__ = [
+    "RUN_FILE",
+    "check_free",
+    "count_seen",
+    "describe_machine",
+    "fresh_folder",
+    "new_run",
+    "read_run",
+    "write_run",
+]
 
 RUN_FILE = "run.json"
 _DATA_FILE = "data.parquet"
+
+
+def check_free(folder: Path | None) -> None:
+    """Raise `FileError` if `folder` is given and holds something, before any work is done that would go there."""
+    if folder is not None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileError(f"{folder} exists already, and a run never overwrites another: choose another --out.")
 
 
 def new_run(verb: str, folder: str | Path | None = None) -> Path:
@@ -33,8 +48,7 @@ def new_run(verb: str, folder: str | Path | None = None) -> Path:
     """
     if folder is not None:
         path = Path(folder)
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise FileError(f"{path} exists already, and a run never overwrites another: choose another --out.")
+        check_free(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:

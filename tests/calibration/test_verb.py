@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import everymode as em
@@ -37,18 +38,23 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def calibrate(capfd, monkeypatch, folder):
-    """Call the verb from another folder; return the exit code, stdout and stderr."""
+def call(capfd, monkeypatch, folder):
+    """Call a verb from another folder; return the exit code, stdout and stderr."""
 
     def run(*argv: object) -> tuple[int, str, str]:
         monkeypatch.chdir(folder)
-        monkeypatch.setattr(sys, "argv", ["everymode", "calibrate", *map(str, argv)])
+        monkeypatch.setattr(sys, "argv", ["everymode", *map(str, argv)])
         capfd.readouterr()
         with pytest.raises(SystemExit) as stop:
             main()
         return int(stop.value.code or 0), *capfd.readouterr()
 
     return run
+
+
+@pytest.fixture
+def calibrate(call):
+    return lambda *argv: call("calibrate", *argv)
 
 
 def test_it_writes_a_report_beside_the_model_and_never_over_another(calibrate, folder):
@@ -72,6 +78,7 @@ def test_it_writes_a_report_beside_the_model_and_never_over_another(calibrate, f
     assert (written / "calibration.json").read_text() == kept
     assert {path: path.read_bytes() for path in before} == before
     assert calibrate("run", "new.csv", "--out", "run")[0] == 2
+    assert "run exists already" in calibrate("nothing", "nothing.csv", "--out", "run")[2]  # before anything is read
 
 
 def test_rows_that_the_run_was_trained_on_are_counted(calibrate):
@@ -94,6 +101,29 @@ def test_a_table_without_a_column_is_refused(calibrate):
     assert "questions.csv lacks duration: the run tells duration given waiting, and needs them all." in err
     assert not Path("refused").exists()
     assert calibrate("run", "nothing.csv")[0] == 2
+
+
+def test_conformal_regions_of_questions_and_what_is_promised(call, folder):
+    """Those of `em.Conformal` on the same rows; nothing else is promised of the run's own rows."""
+    code, out, err = call("conformal", "run", "new.csv", "--given", "waiting=80", "--level", 0.8, "-n", 200, "--json")
+    assert code == 0, err
+    told = json.loads(out)
+    rows = pd.read_csv(folder / "new.csv")
+    model = em.load(folder / "run", device="cpu")
+    regions = em.Conformal(model, rows[["waiting"]], rows["duration"], level=0.8, n_draws=200)
+    assert (told["level"], told["threshold"]) == (0.8, regions.threshold_)
+    assert (told["rows"], told["rows_seen_in_training"]) == (len(rows), 0)
+    parts = [[part["duration_low"], part["duration_high"]] for part in told["regions"]]
+    np.testing.assert_allclose(parts, regions.predict_interval(pd.DataFrame({"waiting": [80]}))[0])
+    assert len(parts) >= 2  # short ones and long ones, and not what lies between
+    assert told["columns"] == ["row", "waiting", "duration_low", "duration_high"]
+    code, out, err = call("conformal", "run", "mixed.csv", "--given-file", "questions.csv", "-n", 50)
+    assert out.splitlines()[0] == "row,waiting,duration_low,duration_high"
+    assert "50 of" in err
+    assert "nothing is promised" in err
+    code, _, err = call("conformal", "run", "new.csv", "--given", "waiting=80", "--level", 0.999, "-n", 50)
+    assert code == 2
+    assert "needs at least 999 rows" in err
 
 
 def test_the_figure_has_the_band_and_bold_lines_where_it_is_left(folder):

@@ -92,6 +92,40 @@ def test_a_dropped_answer_is_missing(name, share):
     assert found.far == pytest.approx(share, abs=0.06)
 
 
+def test_ranks_are_blind_to_what_leaves_their_scores_alone():
+    """What is wrong with the second target, and with how the two hang together; by no luck, but rank by rank."""
+    rng = np.random.default_rng(0)
+
+    def pairs(*shape: int) -> np.ndarray:
+        first = rng.normal(size=shape)
+        return np.stack([first, first + 0.5 * rng.normal(size=shape)], axis=-1)
+
+    y, draws = pairs(600), pairs(600, 60)
+    loose = np.stack([draws[..., 0], np.roll(draws[..., 1], 1, axis=1)], axis=-1)
+    right, moved, loose = (calibrate_draws(y, given) for given in (draws, draws + np.array([0, 0.5]), loose))
+    assert right.verdict == RIGHT
+    np.testing.assert_array_equal(moved.ranks["PIT of y0"], right.ranks["PIT of y0"])
+    assert "PIT of y1" in outside(moved)
+    for name in ("PIT of y0", "PIT of y1"):
+        np.testing.assert_array_equal(loose.ranks[name], right.ranks[name])
+    assert {"average rank", "energy rank", "density rank"} <= outside(loose)
+
+
+@pytest.mark.parametrize(("fault", "blind"), [("shifted", set()), ("narrow", set()), ("dropped", {"PIT of y1"})])
+def test_on_many_rows_every_statistic_sees_a_fault_that_touches_its_scores(fault, blind):
+    """Along the way, both ways round are alike: if one is dropped, that target's law stays as it is."""
+    fork, narrow = em.problems.get("fork"), em.problems.get("fork", least_noise=0.09, most_noise=0.21)
+    x, y = fork.sample(4000, seed=0)
+    draws = (narrow if fault == "narrow" else fork).sample_given(x, 160, seed=1)
+    if fault == "dropped":
+        draws = np.take_along_axis(
+            draws, np.argsort(fork.assign(x, draws) == 1, axis=1, kind="stable")[..., None], axis=1
+        )
+    draws = draws[:, :40] + (0.15 if fault == "shifted" else 0.0)
+    found = calibrate_draws(y, draws, x=x)
+    assert {check.name for check in found.checks} - outside(found) == blind
+
+
 def test_only_references_near_in_x_see_a_model_that_does_not_look_at_x():
     x, y = em.problems.get("line").sample(1000, seed=0)
     blind = em.problems.get("line").sample(1000 * 100, seed=1)[1].reshape(1000, 100, 1)
@@ -195,8 +229,8 @@ def test_squared_error_is_too_narrow_and_has_no_density():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"y": np.zeros((30, 3))}, r"y must be \(rows, d\).*got \(30, 3\) and \(30, 20, 2\)"),
-        ({"draws": np.zeros((30, 20))}, r"draws \(rows, n, d\)"),
+        ({"y": np.zeros((30, 3))}, r"y must be \(rows, dy\).*got \(30, 3\) and \(30, 20, 2\)"),
+        ({"draws": np.zeros((30, 20))}, r"draws \(rows, n, dy\)"),
         ({"y": np.zeros((5, 2)), "draws": np.zeros((5, 20, 2))}, "asks for 20 rows and 20 draws .* got 5 rows"),
         ({"draws": np.zeros((30, 3, 2))}, "got 30 rows and 3 draws"),
         ({"y": np.full((30, 2), np.nan)}, "y must be finite: 30 rows are not, the first is 0"),

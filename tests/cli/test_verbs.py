@@ -281,7 +281,7 @@ def test_sample_with_a_temperature_and_distinct(call, fitted):
 def test_modes_equal_the_model(call, fitted):
     said = call("modes", fitted["one"], "--given", "x=0.5", "-n", 300, "--json", "--quiet")
     (expected,) = em.load(fitted["one"]).modes(pd.DataFrame({"x": [0.5]}), 300)
-    assert said.json["columns"] == ["row", "x", "answer", "probability", "sureness", "y", "y_spread"]
+    assert said.json["columns"] == ["row", "x", "answer", "probability", "sureness", "y", "y_mean", "y_spread"]
     found = said.json["answers"]
     np.testing.assert_allclose([answer["y"] for answer in found], expected.locations, rtol=1e-6)
     np.testing.assert_allclose([answer["probability"] for answer in found], expected.probabilities)
@@ -434,7 +434,7 @@ def test_help_does_not_wait_for_torch():
 
 def test_every_verb_is_listed_and_explained(call):
     listed = call("--help").out
-    for verb in ("calibrate", "compare", "demo", "doctor", "fit", "plot", "resume", "sample"):
+    for verb in ("calibrate", "compare", "conformal", "demo", "doctor", "fit", "modes", "plot", "resume", "sample"):
         assert verb in listed
         explained = call(verb, "--help")
         assert explained.code == 0

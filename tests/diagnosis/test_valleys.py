@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 from scipy.special import logsumexp
 
-from everymode.diagnosis.valleys import Lines, Mixtures, directions, log_evidence, on_a_line, one_peak, valleys
+from everymode.diagnosis.valleys import (
+    Lines,
+    Mixtures,
+    Valleys,
+    directions,
+    log_evidence,
+    on_a_line,
+    one_peak,
+    valleys,
+)
 
 
 def on_lines(weights, means, scales, places):
@@ -116,3 +125,26 @@ def test_a_direction_leads_across_the_valley():
     means = np.array([[[0.0, 0.0], [0.5, 0.0], [0.0, 6.0]]])
     mixtures = Mixtures(np.log([[0.5, 0.2, 0.3]]), means, np.tile(np.eye(2), (1, 3, 1, 1)))
     assert np.abs(directions(mixtures)[0]) == pytest.approx([0.0, 1.0], abs=0.1)
+
+
+def test_rows_of_a_group_count_as_one_and_never_more_than_their_average():
+    rng = np.random.default_rng(2)
+    y = np.where(rng.random(60) < 0.3, -2.0, 2.0) + 0.7 * rng.normal(size=60)
+    law = ([0.3, 0.7], [-2, 2], [0.7, 0.7])
+    copies = valleys(on_lines(*law, np.repeat(y, 4)))
+    assert log_evidence(copies, np.repeat(np.arange(60), 4)) == pytest.approx(log_evidence(valleys(on_lines(*law, y))))
+    other = np.where(rng.random(60) < 0.3, -2.0, 2.0) + 0.7 * rng.normal(size=60)
+    both = log_evidence(valleys(on_lines(*law, np.concatenate([y, other]))), np.tile(np.arange(60), 2))
+    apart = [log_evidence(valleys(on_lines(*law, one))) for one in (y, other)]
+    assert both <= np.logaddexp(*apart) - np.log(2) + 1e-9
+
+
+def test_rows_without_a_valley_cost_their_group_nothing():
+    rng = np.random.default_rng(3)
+    y = np.where(rng.random(40) < 0.5, -2.0, 2.0) + 0.7 * rng.normal(size=40)
+    found = valleys(on_lines([0.5, 0.5], [-2, 2], [0.7, 0.7], y))
+    plain = valleys(on_lines([0.5, 0.5], [-0.3, 0.3], [1.0, 1.0], y))
+    joined = Valleys(
+        **{k: np.concatenate([getattr(found, k), getattr(plain, k)]) for k in Valleys.__dataclass_fields__}
+    )
+    assert log_evidence(joined, np.tile(np.arange(40), 2)) == pytest.approx(log_evidence(found))

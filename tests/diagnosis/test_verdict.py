@@ -181,3 +181,22 @@ def test_settings_are_checked():
         em.diagnose(x, y, max_rows=3)
     with pytest.raises(SettingError, match="random_state"):
         em.diagnose(x, y, random_state=-1)
+
+
+def test_what_a_group_has_in_common_is_no_second_answer():
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(40), 10)  # each stays at one place and does one thing, which differ by chance
+    x = rng.uniform(-1, 1, 40)[groups] + 0.02 * rng.normal(size=400)
+    y = rng.normal(size=40)[groups] + 0.1 * rng.normal(size=400)
+    together = em.diagnose(x[:, None], y, groups=groups)
+    assert together.verdict == "not enough data"  # where the 400 had stood for themselves: p < 1e-16
+    assert together.p_value > 0.05
+    assert "of 40 groups" in str(together)
+
+
+def test_groups_have_to_be_told_for_each_row():
+    x = np.arange(60.0)[:, None]
+    with pytest.raises(DataError, match=r"60 rows, but groups has shape \(59,\)"):
+        em.diagnose(x, x[:, 0], groups=np.arange(59))
+    with pytest.raises(DataError, match="19 groups: diagnose asks for 20"):
+        em.diagnose(x, x[:, 0], groups=np.arange(60) % 19)

@@ -68,7 +68,7 @@ def test_measure_has_interval_and_floor():
 def test_bad_input_is_refused():
     with pytest.raises(ValueError, match=r"y must be \(rows, dy\) and draws \(rows, n, dy\); got \(3,\) and \(3, 4\)"):
         crps_values(np.zeros(3), np.zeros((3, 4)))
-    with pytest.raises(ValueError, match="y and draws must be finite; remove the rows"):
+    with pytest.raises(ValueError, match="y must be finite: 1 rows are not, the first is 0"):
         crps_values([[np.inf]], [[[0.0]]])
     with pytest.raises(ValueError, match="scale must be 1 positive numbers"):
         crps_values([[0.0]], [[[0.0]]], [-1.0])

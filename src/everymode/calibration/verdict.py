@@ -10,8 +10,18 @@ Every test ranks a score of y among those of the draws. What differs is the scor
 - `reference rank`: the distance to another row's y (TARP); with x, also a model that does not look at x.
 - `gap rank`: the distance to the nearest draw; answers that the draws lack.
 
-No test sees all: the PIT of a symmetric mixture whose parts are too narrow is nearly uniform. The verdict rests on all
-together, 5 % of false alarms in all (Holm). What it calls wrong is what explains the most of the ranks.
+No test sees all, however many rows there are:
+
+- a PIT: what leaves the law of its own target as it is, such as a fault of another, or of how targets hang together;
+- the average rank: what moves one target up and another down by as much;
+- the energy rank: what moves answers to places as far out; the density rank: to places as dense;
+- a region's share: what stays on its side of the region's border;
+- the gap rank: wrong probabilities of answers that are all there, for gaps are measured in what draws are apart;
+- all but the reference rank, whose references are near in x: what cancels over the rows, such as the right law of y
+  without a look at x. The reference rank in its turn has little power for what is small beside the distances.
+
+The verdict rests on all together, 5 % of false alarms in all (Holm). What it calls wrong is what explains the most of
+the ranks.
 """
 
 from __future__ import annotations
@@ -41,6 +51,7 @@ from everymode.errors import DataError, SettingError, check_number
 from everymode.estimator import OneToManyRegressor
 from everymode.inputs import count_of, encode_condition, encode_target, take_given
 from everymode.metrics import energy_scores
+from everymode.metrics.samples import beside_answers
 from everymode.randomness import mix
 from everymode.spaces import Condition, default_names
 from everymode.tables import as_numbers, share_of_ties
@@ -357,17 +368,12 @@ def _checked(y: ArrayLike, draws: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     y, draws = np.asarray(y, float), np.asarray(draws, float)
     if y.ndim == 1 and draws.ndim == 2:
         y, draws = y[:, None], draws[..., None]
-    if y.ndim != 2 or draws.ndim != 3 or y.shape != (draws.shape[0], draws.shape[2]) or y.size == 0:
-        raise DataError(f"y must be (rows, d) and draws (rows, n, d); got {y.shape} and {draws.shape}.")
+    y, draws = beside_answers(y, draws)
     if len(y) < _LEAST_ROWS or draws.shape[1] < _LEAST_DRAWS:
         raise DataError(
             f"calibration asks for {_LEAST_ROWS} rows and {_LEAST_DRAWS} draws of each, and says little below {_FEW} "
             f"rows; got {len(y)} rows and {draws.shape[1]} draws."
         )
-    for name, values in {"y": y, "draws": draws}.items():
-        bad = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
-        if len(bad):
-            raise DataError(f"{name} must be finite: {len(bad)} rows are not, the first is {bad[0]}. Remove them.")
     return y, draws
 
 

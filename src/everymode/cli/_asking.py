@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from everymode.cli.voice import Voice
     from everymode.estimator import OneToManyRegressor
 
-__all__ = ["Force", "Given", "GivenFile", "OutFile", "prepare", "write_answers"]
+__all__ = ["Force", "Given", "GivenFile", "OutFile", "prepare", "read_answered", "write_answers"]
 
 Given = Annotated[list[str] | None, typer.Option(help="A known value, column=value; repeat for more.")]
 GivenFile = Annotated[Path | None, typer.Option(help="A table of known values, one question a row.")]
@@ -32,6 +32,29 @@ def prepare(
     model = load(run, device=device)
     settings, data = read_run(run)
     return model, _read_questions(given, given_file, data.loc[:, settings["given"]]), settings["target"]
+
+
+def read_answered(run: Path, table: Path) -> tuple[pd.DataFrame, pd.DataFrame, int]:
+    """Return questions of a table and their answers, in the columns of a run, and how many the run was trained on.
+
+    Raises:
+        DataError: a column is missing, or does not hold what it held in training.
+    """
+    from everymode.errors import DataError
+    from everymode.runs import count_seen, read_run
+    from everymode.tables import alike, read_table, split_targets
+
+    settings, data = read_run(run)
+    frame = read_table(table)
+    missing = [name for name in data.columns if name not in frame.columns]
+    if missing:
+        given, target = (", ".join(settings[part]) for part in ("given", "target"))
+        raise DataError(
+            f"{table} lacks {', '.join(missing)}: the run tells {target} given {given}, and needs them all."
+        )
+    X, Y = split_targets(frame, settings["target"], settings["given"])
+    X = alike(X, data)
+    return X, Y, count_seen(X.join(Y), data)
 
 
 def _check_out(out: Path | None, *, force: bool) -> None:
@@ -63,7 +86,10 @@ def _read_questions(given: list[str] | None, given_file: Path | None, trained: p
 
 
 def write_answers(voice: Voice, answers: pd.DataFrame, what: str, out: Path | None, told: dict[str, Any]) -> None:
-    """Write a table of answers to `out`, or say it: as CSV, or as JSON under the name `what`."""
+    """Write a table of answers to `out`, or say it: as CSV, or as JSON under the name `what`.
+
+    What is `told` besides is said in JSON alone.
+    """
     import sys
 
     from everymode.files import atomically
@@ -77,7 +103,7 @@ def write_answers(voice: Voice, answers: pd.DataFrame, what: str, out: Path | No
         voice.say(f"{len(answers)} {what} written to {out}")
         voice.result({"out": str(out), what: len(answers), **told})
     elif voice.json:
-        voice.result({"columns": list(answers.columns), what: answers.to_dict(orient="records")})
+        voice.result({"columns": list(answers.columns), what: answers.to_dict(orient="records"), **told})
     else:
         sys.stdout.write(answers.to_csv(index=False))
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from everymode.cli._asking import read_answered
 from everymode.cli.options import Device, Json, Quiet, Run, Seed
 from everymode.cli.voice import Voice
 
@@ -30,27 +31,16 @@ def command(
 
     from everymode import plots
     from everymode.calibration import calibrate
-    from everymode.errors import DataError
     from everymode.estimator import load
     from everymode.files import write_json
     from everymode.report import Section, write_report
-    from everymode.runs import count_seen, fresh_folder, new_run, read_run
-    from everymode.tables import alike, read_table, split_targets
+    from everymode.runs import check_free, fresh_folder, new_run
 
     voice = Voice(json=json, quiet=quiet)
+    check_free(out)
     model = load(run, device=device)
-    settings, data = read_run(run)
-    frame = read_table(table)
-    missing = [name for name in data.columns if name not in frame.columns]
-    if missing:
-        given, target = (", ".join(settings[part]) for part in ("given", "target"))
-        raise DataError(
-            f"{table} lacks {', '.join(missing)}: the run tells {target} given {given}, and needs them all."
-        )
-    X, Y = split_targets(frame, settings["target"], settings["given"])
-    X = alike(X, data)
+    X, Y, seen = read_answered(run, table)
     found = calibrate(model, X, Y, n_draws=draws, max_rows=max_rows, random_state=seed)
-    seen = count_seen(X.join(Y), data)
     if seen:
         remark = f"{seen:,} of {len(X):,} rows are in the table that the run was trained on, too: they flatter it"
         found = replace(found, remarks=(*found.remarks, remark))

@@ -29,14 +29,16 @@ def command(
     from everymode.diagnosis import diagnose
     from everymode.files import write_json
     from everymode.report import Section, write_report
-    from everymode.runs import new_run
+    from everymode.runs import check_free, new_run
     from everymode.tables import read_problem
 
     voice = Voice(json=json, quiet=quiet)
+    check_free(out)
     X, Y = read_problem(table, split_names(target), split_names(given) or None)
-    folder = new_run("diagnose", out)
-    found = diagnose(X, Y, random_state=seed, max_rows=max_rows)
+    with voice.share("diagnosis") as move:
+        found = diagnose(X, Y, random_state=seed, max_rows=max_rows, progress=move)
     voice.show(str(found))
+    folder = new_run("diagnose", out)
     figures = plots.save_all(found, folder / "figures")
     sections = [Section("The verdict", str(found).replace("\n", "\n\n"), figures)]
     if len(found.examples):

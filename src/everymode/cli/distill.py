@@ -34,12 +34,13 @@ def command(
     from everymode.estimator import load
     from everymode.families import get_family
     from everymode.networks import check_size
-    from everymode.runs import new_run, read_run, write_run
+    from everymode.runs import check_free, new_run, read_run, write_run
 
     voice = Voice(json=json, quiet=quiet)
     family_settings = parse_settings(set_)
     name = get_family(into, family_settings).name
     check_size(width, depth)
+    check_free(out)
     teacher = load(run, device=device)
     learned, data = read_run(run)
     X, answers = lesson(teacher, data.loc[:, learned["given"]], rows=rows, seed=seed)

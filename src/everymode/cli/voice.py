@@ -54,10 +54,26 @@ class Voice:
         if self.json:
             sys.stdout.write(json.dumps(content, indent=2, allow_nan=False) + "\n")
 
+    @property
+    def _draws_bars(self) -> bool:
+        return not self.quiet and sys.stderr.isatty()
+
+    @contextmanager
+    def share(self, title: str) -> Iterator[Callable[[float], None]]:
+        """Give a function that moves a bar to the share that is done, from 0 to 1."""
+        if not self._draws_bars:
+            yield lambda done: None
+            return
+        with Progress(
+            TextColumn(title), BarColumn(), TimeRemainingColumn(), console=self.errors, transient=True
+        ) as bar:
+            task = bar.add_task(title, total=1.0)
+            yield lambda done: bar.update(task, completed=done)
+
     @contextmanager
     def bar(self, title: str) -> Iterator[Callable[[Report], None]]:
         """Give a function that moves a bar by the reports of the training loop."""
-        if self.quiet or not sys.stderr.isatty():
+        if not self._draws_bars:
             yield lambda report: None
             return
         columns = (TextColumn(title), BarColumn(), TextColumn("{task.fields[loss]}"), TimeRemainingColumn())

@@ -29,7 +29,7 @@ from everymode.families import MDN
 __all__ = ["LEARNERS", "Averages"]
 
 _PARTS = 3
-_MANY = 3000  # rows that a wider network and longer training pay for
+_MANY = 3000  # rows that a wider network and longer training pay for; on fewer it overfits, and bets in vain
 _AGREED = 1.0  # in halves of the range of 68 % of what is left
 _TREES, _LEAF, _TREE_ROWS = 60, 3, 4000
 _MOST_COMPONENTS, _MIXTURE_ROWS = 12, 5000
@@ -82,9 +82,10 @@ class Averages:
     left: np.ndarray
 
     @classmethod
-    def of(cls, x: np.ndarray, y: np.ndarray, seed: int) -> Averages:
-        """Learn from rows x (rows, columns), y (rows, d)."""
-        part = np.random.default_rng(seed).permutation(len(x)) % _PARTS
+    def of(cls, x: np.ndarray, y: np.ndarray, together: np.ndarray, seed: int) -> Averages:
+        """Learn from rows x (rows, columns), y (rows, d), of groups (rows,), each of which is in one part."""
+        numbers, group = np.unique(together, return_inverse=True)
+        part = (np.random.default_rng(seed).permutation(len(numbers)) % _PARTS)[group]
         fits, left = [], np.empty_like(y)
         for k in range(_PARTS):
             fits.append(Average(x[part != k], y[part != k], seed + k))
@@ -128,7 +129,7 @@ def one_for_each(x: np.ndarray, y: np.ndarray, seed: int) -> Callable[[np.ndarra
         warnings.simplefilter("ignore", ConvergenceWarning)
         model = OneToManyRegressor(
             MDN(components=8),
-            width=64 if many else 32,
+            width=64 if many else 16,
             depth=2,
             steps=1000 if many else 400,
             batch_size=256,

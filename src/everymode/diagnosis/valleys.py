@@ -241,14 +241,24 @@ def one_peak(density: np.ndarray, width: np.ndarray, mode: int) -> np.ndarray:
     return np.concatenate([left, right])
 
 
-def log_evidence(found: Valleys) -> float:
+def log_evidence(found: Valleys, together: np.ndarray | None = None) -> float:
     """Return the logarithm of an e-value against one peak, of rows on which the mixtures were not learned.
 
     An average over how deep a valley has to be for a row to count, and over the share that is staked on each row's
     ratio: bets that are too bold about a valley lose, and others are there.
+
+    Of rows that depend on one another, the geometric mean of the ratios counts. It is at most their average, which is
+    an e-value whatever the dependence, given which of them have valleys.
+
+    Args:
+        found: of rows.
+        together: numbers of the groups of rows that depend on one another, (rows,); None: no row depends on another.
     """
+    together = np.arange(len(found.height)) if together is None else together
     logs = []
     for depth in _DEPTHS:
-        gains = found.gains[found.height < depth]
-        logs += [float(np.log1p(stake * np.expm1(gains)).sum(axis=0).min()) for stake in _STAKES]
+        deep = found.height < depth
+        gains, group = found.gains[deep], together[deep]
+        weight = 1 / np.bincount(group)[group]
+        logs += [float((weight @ np.log1p(stake * np.expm1(gains))).min()) for stake in _STAKES]
     return float(logsumexp(logs) - np.log(len(logs)))

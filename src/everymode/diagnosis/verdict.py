@@ -5,6 +5,9 @@ evidence of `valleys` against laws of one peak is gathered. Both learners, with 
 share the stake, so that the product over rows is one e-value for the whole table, and the p-value is its inverse.
 What is told of rows comes from the learner with the higher likelihood on rows that it has not seen.
 
+Rows that depend on one another, such as the steps of an episode, are told by `groups`: those of a group are in one
+part, so that nothing is judged by what was learned from its own group, and those of them with a valley count as one.
+
 Rows on whose average the fits do not agree do not count: what one average too far leaves of y looks like an answer.
 
 What the p-value does not cover: an x that decides between answers by a rule that no learner here finds looks like a
@@ -44,6 +47,7 @@ VERDICTS = (
     "not enough data",
 )
 _MOST_ROWS, _MOST_TARGETS = 10_000, 16
+_LEAST = 20  # rows, and groups of them
 _FEW, _SOME = 200, 500  # rows below which one answer is not said; and below which parts are five
 _SURE, _LEANING = math.log(20), 1.0  # log-evidence: of a false alarm in 20, and of too much to say one answer
 _BLURS = (1.0, 1.6)
@@ -181,14 +185,25 @@ class Diagnosis:
         return "\n".join([*lines, f"  take {self.recommended}: {self.reason}"])
 
 
-def diagnose(X: Any, Y: Any, *, random_state: int = 0, max_rows: int = _MOST_ROWS) -> Diagnosis:
+def diagnose(
+    X: Any,
+    Y: Any,
+    *,
+    groups: Any = None,
+    random_state: int = 0,
+    max_rows: int = _MOST_ROWS,
+    progress: Callable[[float], None] | None = None,
+) -> Diagnosis:
     """Return whether one x has several answers, where, and what averaging costs.
 
     Args:
         X: rows: a frame, whose columns may be categorical, or an array (rows, columns).
         Y: one answer a row, 1 to 16 numbers: (rows,), (rows, d) or a frame.
+        groups: (rows,), equal where rows depend on one another beyond X: the steps of an episode, the visits of a
+            patient. None: every row stands for itself.
         random_state: of the parts, the learners and the rows that are looked at.
         max_rows: of more, so many are looked at, drawn at random.
+        progress: called now and then with the share of the work that is done.
 
     Raises:
         DataError: X or Y cannot be used; the message names shapes, rows or columns.
@@ -200,12 +215,12 @@ def diagnose(X: Any, Y: Any, *, random_state: int = 0, max_rows: int = _MOST_ROW
         'several answers'
     """
     seed = check_number("random_state", random_state, 0, 2**63 - 1, integer=True)
-    check_number("max_rows", max_rows, 20, integer=True)
-    table = _Table.read(X, Y, max_rows, seed)
+    check_number("max_rows", max_rows, _LEAST, integer=True)
+    table = _Table.read(X, Y, groups, max_rows, seed)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # of no use to networks so small
     try:
-        looked = _look(table, _seed(seed, _PARTS))
+        looked = _look(table, _seed(seed, _PARTS), progress or (lambda done: None))
     finally:
         torch.set_num_threads(threads)
     return _told(table, looked, seed)
@@ -227,13 +242,14 @@ class _Table:
     y: np.ndarray  # (rows, d), in `scale`
     scale: np.ndarray  # (d,)
     groups: dict[str, list[int]]  # columns of x by the user's columns
+    together: np.ndarray  # (rows,): number of the group of rows that depend on one another
     shown_x: pd.DataFrame
     shown_y: pd.DataFrame
     rows: int
     remarks: tuple[str, ...]
 
     @classmethod
-    def read(cls, X: Any, Y: Any, most: int, seed: int) -> _Table:
+    def read(cls, X: Any, Y: Any, groups: Any, most: int, seed: int) -> _Table:
         space, x, rows = fit_condition(_Columns(), X)
         if not isinstance(space, (VectorSpace, TableSpace)):
             raise DataError(f"diagnose looks at tables, and X is a {space.kind}: give one row of columns for each y.")
@@ -243,14 +259,18 @@ class _Table:
                 f"diagnose takes 1 to {_MOST_TARGETS} numbers a row, and Y has the shape {(rows, *y_space.shape)}: "
                 "choose some of its columns, or the first principal components."
             )
-        if rows < 20:
-            raise DataError(f"the table has {rows} rows: diagnose asks for 20, and says little below {_FEW}.")
+        if rows < _LEAST:
+            raise DataError(f"the table has {rows} rows: diagnose asks for {_LEAST}, and says little below {_FEW}.")
         rng = np.random.default_rng(_seed(seed, _ROWS))
         chosen = np.sort(rng.permutation(rows)[:most])
         answers = as_numbers(Y, rows)[chosen]
         names = list(y_space.value_names)
-        matrix, groups = _matrix(space, x, chosen)
+        matrix, columns = _matrix(space, x, chosen)
+        together = _together(groups, rows)[chosen]
         remarks = [] if rows <= most else [f"{most:,} of {rows:,} rows, drawn at random, were looked at"]
+        if groups is not None:
+            together = np.unique(together, return_inverse=True)[1]
+            remarks.append(f"they are of {together.max() + 1:,} groups, each of which counts as one row")
         y = answers.copy()
         for index, name in enumerate(names):
             column = answers[:, index]
@@ -263,17 +283,31 @@ class _Table:
         scale = np.where(high > low, (high - low) / 2, np.maximum(y.std(axis=0), 1e-12))
         shown = as_frame(X)
         shown_x = pd.DataFrame(np.asarray(X)) if shown is None else shown
-        shown_x = shown_x.set_axis(list(groups), axis=1)
+        shown_x = shown_x.set_axis(list(columns), axis=1)
         return cls(
             matrix,
             (y - y.mean(axis=0)) / scale,
             scale,
-            groups,
+            columns,
+            together,
             shown_x.iloc[chosen].reset_index(drop=True),
             pd.DataFrame(answers, columns=names),
             rows,
             tuple(remarks),
         )
+
+
+def _together(groups: Any, rows: int) -> np.ndarray:
+    """Return the number of each row's group, (rows,)."""
+    if groups is None:
+        return np.arange(rows)
+    groups = np.asarray(groups)
+    if groups.shape != (rows,):
+        raise DataError(f"X has {rows} rows, but groups has shape {groups.shape}: give one group a row.")
+    distinct, together = np.unique(groups, return_inverse=True)
+    if len(distinct) < _LEAST:
+        raise DataError(f"the rows are of {len(distinct)} groups: diagnose asks for {_LEAST}.")
+    return together
 
 
 class _Columns(BaseEstimator):
@@ -320,10 +354,11 @@ class _Looked:
     columns: dict[str, float]
 
 
-def _look(table: _Table, seed: int) -> _Looked:
+def _look(table: _Table, seed: int, progress: Callable[[float], None]) -> _Looked:
     rows = len(table.y)
     parts = 5 if rows < _SOME else 3
-    part = np.random.default_rng(seed).permutation(rows) % parts
+    groups = int(table.together.max()) + 1
+    part = (np.random.default_rng(seed).permutation(groups) % parts)[table.together]
     left, average = np.empty_like(table.y), np.empty_like(table.y)
     said: dict[str, list[Mixtures]] = {name: [] for name in LEARNERS}
     ways: dict[str, list[np.ndarray]] = {name: [] for name in LEARNERS}
@@ -331,7 +366,7 @@ def _look(table: _Table, seed: int) -> _Looked:
     first: dict[str, tuple[Averages, Callable[[np.ndarray], Mixtures]]] = {}
     for k in range(parts):
         learn, see = part != k, part == k
-        averages = Averages.of(table.x[learn], table.y[learn], _seed(seed, k))
+        averages = Averages.of(table.x[learn], table.y[learn], table.together[learn], _seed(seed, k))
         average[see], agreed = averages(table.x[see])
         left[see] = table.y[see] - average[see]
         for name, learner in LEARNERS.items():
@@ -344,10 +379,11 @@ def _look(table: _Table, seed: int) -> _Looked:
             lines = replace(lines, counted=lines.counted & agreed)
             for blur in _BLURS:
                 bets[name, blur].append(valleys(lines, blur=blur))
+        progress((k + 1) / (parts + 1))  # what is told of the rows takes about as long as a part
     order = np.concatenate([np.flatnonzero(part == k) for k in range(parts)])
     back = np.argsort(order)
     joined = {bet: _joined(found, back) for bet, found in bets.items()}
-    logs = [log_evidence(found) for found in joined.values()]
+    logs = [log_evidence(found, table.together) for found in joined.values()]
     whole = {name: _stacked(mixtures, back) for name, mixtures in said.items()}
     best = max(whole, key=lambda name: float(whole[name].log_density(left[:, None]).mean()))
     believed = {blur: _low_enough(joined[best, blur]) for blur in _BLURS}
@@ -416,7 +452,7 @@ def _worth(
 def _told(table: _Table, looked: _Looked, seed: int) -> Diagnosis:
     noise = dict(zip(table.shown_y.columns, noise_of(table.x, looked.left, _seed(seed, _NOISE)), strict=True))
     several = looked.likely.height < looked.low_enough
-    verdict = _verdict(looked.evidence, len(several), list(noise.values()))
+    verdict = _verdict(looked.evidence, int(table.together.max()) + 1, list(noise.values()))
     many = verdict == "several answers" and bool(several.any())
     if not many:
         several = np.zeros_like(several)
@@ -428,7 +464,7 @@ def _told(table: _Table, looked: _Looked, seed: int) -> Diagnosis:
         p_value=float(min(1.0, math.exp(-min(looked.evidence, 700.0)))),
         share=float(several.mean()),
         gain=float(gains.mean()),
-        gain_error=float(gains.std(ddof=1) / math.sqrt(len(gains))),
+        gain_error=_error(gains, table.together),
         valley_ratio=float(np.exp(np.median(looked.against[asked]))),
         floor={
             name: float(value)
@@ -451,6 +487,12 @@ def _told(table: _Table, looked: _Looked, seed: int) -> Diagnosis:
         average=table.shown_y.to_numpy() - table.scale * looked.left,
         laid=_laid(looked, several) if many else None,
     )
+
+
+def _error(gains: np.ndarray, together: np.ndarray) -> float:
+    """Return the standard error of the mean of the gains (rows,), whose groups are independent of one another."""
+    sums = np.bincount(together, gains - gains.mean())
+    return float(math.sqrt((sums**2).sum() * len(sums) / (len(sums) - 1)) / len(gains))
 
 
 def _low_enough(found: Valleys) -> tuple[float, float]:

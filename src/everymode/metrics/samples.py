@@ -19,8 +19,8 @@ def beside_answers(y: ArrayLike, draws: ArrayLike, scale: ArrayLike | None = Non
     y, draws = np.asarray(y, float), np.asarray(draws, float)
     if draws.ndim != 3 or y.shape != (draws.shape[0], draws.shape[2]) or draws.size == 0:
         raise DataError(f"y must be (rows, dy) and draws (rows, n, dy); got {y.shape} and {draws.shape}")
-    if not (np.isfinite(y).all() and np.isfinite(draws).all()):
-        raise DataError("y and draws must be finite; remove the rows that are not")
+    for name, values in {"y": y, "draws": draws}.items():
+        _check_finite(name, values)
     if scale is None:
         return y, draws
     scale = np.asarray(scale, float)
@@ -51,8 +51,13 @@ def on_one_scale(
                 "draws and the real draws beside them must all have one shape (rows, n, dy); got draws "
                 f"{arrays['draws'].shape} and {name} {array.shape}"
             )
-        if not np.isfinite(array).all():
-            raise DataError(f"{name} must be finite; remove the rows that are not")
+        _check_finite(name, array)
     scale = arrays["reference"].std(axis=(0, 1))
     scale[scale == 0] = 1.0
     return arrays["draws"] / scale, arrays["reference"] / scale, None if real is None else arrays["real"] / scale
+
+
+def _check_finite(name: str, values: np.ndarray) -> None:
+    bad = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
+    if len(bad):
+        raise DataError(f"{name} must be finite: {len(bad)} rows are not, the first is {bad[0]}; remove them")

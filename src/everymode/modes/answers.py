@@ -50,6 +50,8 @@ class RowAnswers:
 
     Attributes:
         locations: (k, *event), in the units of Y: a draw in the middle of the denser half of each answer's draws.
+        means: (k, *event), in the units of Y: the average of each answer's draws. Where these are skewed, or many share
+            one value, it lies beside the location; where they lie on a curve, it is no answer.
         probabilities: (k,), sum 1: the share of the draws that belong to each.
         spreads: (k, *event), in the units of Y: root mean square distance of an answer's draws from its location,
             value by value.
@@ -59,6 +61,7 @@ class RowAnswers:
     """
 
     locations: np.ndarray
+    means: np.ndarray
     probabilities: np.ndarray
     spreads: np.ndarray
     sureness: np.ndarray
@@ -125,24 +128,17 @@ class Answers(Sequence[RowAnswers]):
         return found
 
     def to_frame(self) -> pd.DataFrame:
-        """Return one line an answer: row, answer, probability, sureness, and the place and spread of each value."""
-        rows = np.repeat(np.arange(len(self._rows)), self.counts)
+        """Return one line an answer: row, answer, probability, sureness, and place, mean and spread of each value."""
         columns: dict[str, Any] = {
-            "row": rows,
-            "answer": np.concatenate([np.arange(len(row)) for row in self._rows]) if len(rows) else rows,
-            "probability": self._joined("probabilities", len(rows)).reshape(-1),
-            "sureness": self._joined("sureness", len(rows)).reshape(-1),
+            "row": np.repeat(np.arange(len(self._rows)), self.counts),
+            "answer": [answer for row in self._rows for answer in range(len(row))],
+            "probability": [probability for row in self._rows for probability in row.probabilities],
+            "sureness": [sureness for row in self._rows for sureness in row.sureness],
         }
-        columns |= dict(zip(self.names, self._joined("locations", len(rows)).T, strict=True))
-        columns |= {
-            f"{name}_spread": values
-            for name, values in zip(self.names, self._joined("spreads", len(rows)).T, strict=True)
-        }
+        for told, ending in {"locations": "", "means": "_mean", "spreads": "_spread"}.items():
+            values = [row for answers in self._rows for row in getattr(answers, told).reshape(len(answers), -1)]
+            columns |= {f"{name}{ending}": [row[j] for row in values] for j, name in enumerate(self.names)}
         return pd.DataFrame(columns)
-
-    def _joined(self, name: str, rows: int) -> np.ndarray:
-        parts = [getattr(row, name).reshape(len(row), -1) for row in self._rows]
-        return np.concatenate(parts) if parts else np.empty((rows, len(self.names)))
 
     def __str__(self) -> str:
         """Return the table."""

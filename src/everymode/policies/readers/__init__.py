@@ -58,8 +58,9 @@ def read_demonstrations(
         rate: control steps a second, if the file does not tell.
         subset: of a robomimic file, a filter key such as 'train'; None: all of it.
         in_memory: whether observations are read at once (True) or as they are asked for (False); None: at once where
-            they take `IN_MEMORY` bytes or less in all. Actions always are. What can only be read whole, compressed
-            members of .npz and videos, is refused where it is not to be read at once.
+            they take `IN_MEMORY` bytes or less in all. Actions always are, and numbers are gone through once in any
+            case, to find NaN. What can only be read whole, compressed members of .npz and videos, is refused where it
+            is not to be read at once.
 
     Raises:
         FileError: nothing is there, it is damaged or cut short, or it is of no format that is known.
@@ -97,7 +98,7 @@ def _contents(path: Any, format: str, subset: str | None) -> Contents:
     paths = [_located(one) for one in (path if several else [path])]
     if not paths:
         raise FileError("no file is given.")
-    name = format if format != "auto" else _recognised(paths[0])
+    name = format if format != "auto" else _recognise(paths[0])
     if len(paths) > 1 and name != "npz":
         raise SettingError(f"{len(paths)} files are given together: only .npz files of the same steps can be.")
     if subset is None:
@@ -115,7 +116,7 @@ def _located(path: str | os.PathLike[str]) -> Path:
     return Path(path)
 
 
-def _recognised(path: Path) -> str:
+def _recognise(path: Path) -> str:
     for name in formats():
         if _module(name).recognises(path):
             return name

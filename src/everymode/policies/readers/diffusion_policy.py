@@ -43,11 +43,11 @@ def read(path: Path) -> Contents:
         DataError: actions or the ends of episodes are missing.
     """
     root = _root(path)
-    data, meta = (dict(sorted(root[part].arrays())) if part in root else {} for part in _PARTS)
+    data, meta = (_arrays(root, part) for part in _PARTS)
     source = path.name
     action, name = needed(source, data, ACTION, "actions"), needed(source, meta, "episode_ends")
     ends = _stored(path, f"meta/{name}", meta[name])
-    stored = {name: _stored(path, f"data/{name}", array) for name, array in data.items()}
+    stored: dict[str, Stored] = {name: _stored(path, f"data/{name}", array) for name, array in data.items()}
     actions = stored.pop(action)
     observations = {{"img": "image"}.get(name, name): as_pixels(values) for name, values in stored.items()}
     return Contents(observations, actions, np.asarray(ends), source, **push_t(observations, actions))
@@ -65,6 +65,10 @@ def _root(path: Path) -> Any:
         return zarr.open_group(store, path=prefix, mode="r", zarr_format=2)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise damaged(str(path), error) from error
+
+
+def _arrays(root: Any, group: str) -> dict[str, Any]:
+    return dict(sorted(root[group].arrays())) if group in root else {}
 
 
 def _stored(path: Path, name: str, array: Any) -> Stored:

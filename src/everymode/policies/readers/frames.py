@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +79,7 @@ class Video:
         raise EOFError(f"{self.path.name} holds fewer frames than the {wanted[-1] + 1} that are needed")
 
 
-def _decoded(path: Path) -> Iterator[np.ndarray]:
+def _decoded(path: Path) -> Generator[np.ndarray, None, None]:
     """Yield the frames (height, width, 3) of a video, as they are: none is doubled or dropped to keep a rate."""
     program = require("imageio_ffmpeg", "policies", "videos").get_ffmpeg_exe()
     as_it_is = ("-fps_mode", "passthrough", "-f", "image2pipe", "-vcodec", "ppm", "-pix_fmt", "rgb24", "-")
