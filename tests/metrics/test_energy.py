@@ -1,7 +1,11 @@
 import numpy as np
 import pytest
+import torch
 
+from everymode.families import get_family
+from everymode.families.base import energy_score as judge_by_energy
 from everymode.metrics import energy_score, energy_scores
+from everymode.spaces import VectorSpace
 
 
 def brute_force(y, draws):
@@ -20,6 +24,16 @@ def test_equals_brute_force():
 def test_equals_a_value_found_by_hand():
     # Distances to 0 are 1 and 3, mean 2; the pair is 4 apart: 2 - (4 + 4) / (2 * 2 * 1) = 0.
     assert energy_scores([[0.0]], [[[-1.0], [3.0]]])[0] == pytest.approx(0.0)
+
+
+def test_training_judges_by_the_same_number():
+    space = VectorSpace((3,), (0.0,) * 3, (1.0,) * 3)
+    family = get_family("gaussian").build(space, VectorSpace((2,), (0.0,) * 2, (1.0,) * 2), seed=0, width=8)
+    rng = torch.Generator().manual_seed(0)
+    y, x = torch.randn(5, 3, generator=rng), torch.randn(5, 2, generator=rng)
+    scores = judge_by_energy(family, y, x, generator=torch.Generator().manual_seed(1)).detach().numpy()
+    draws = family.sample(x, 8, generator=torch.Generator().manual_seed(1)).detach().numpy().reshape(5, 8, 3)
+    np.testing.assert_allclose(scores, energy_scores(y.numpy(), draws), rtol=1e-4)
 
 
 def test_blocks_change_nothing():

@@ -371,7 +371,8 @@ def energy_score(family: Family, y: Tensor, x: Condition, *, generator: Source =
     """Return the energy score of a few draws for each row, (batch,), in standard deviations of y; lower is better.
 
     A judge for losses that tell nothing of how good the draws are (Gneiting and Raftery, 2007: Strictly proper scoring
-    rules, prediction, and estimation, https://doi.org/10.1198/016214506000001437).
+    rules, prediction, and estimation, https://doi.org/10.1198/016214506000001437). The same number as
+    `metrics.energy_scores` has, which stands above the families, where training is and the tensors are.
     """
     drawn = family.sample(x, _JUDGED, generator=generator).reshape(len(y), _JUDGED, -1).float()
     to_truth = (drawn - y.flatten(1)[:, None]).norm(dim=2).mean(dim=1)
