@@ -246,7 +246,7 @@ class GMFlow(Continuous):
         return normal((_NOISES, *self.event), new_generator(0), like=like)
 
     def _first(self, rows: int, embedding: Any, generator: Source, like: Tensor) -> Tensor:
-        """Return one y a row, (batch, *event), of the mixture at t = 0; for all draws of one x the network is asked once."""
+        """Return one y a row, (batch, *event), of the mixture at t = 0, asked for once where all rows are of one x."""
         noises, which = self._noises(like), (uniform((rows,), generator, like=like) * _NOISES).long()
         alone = embedding.stride(0) == 0 and rows > _NOISES
         asked = torch.arange(_NOISES, device=like.device) if alone else which
