@@ -52,6 +52,7 @@ from everymode.training import (
 __all__ = ["OneToManyRegressor", "load"]
 
 _NETWORK_ROWS = 16_384  # rows x draws of one pass while sampling
+_ALONE = 256  # draws of one x from which on a CPU takes each x by itself: networks work on what is of x once
 _STEERED_ROWS = 4096  # the same where gradients of the network are held
 _PREDICT_ROWS = 1024
 _PREDICT_DRAWS = 128
@@ -579,6 +580,8 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
         steering = None if steering is None or steering.idle else steering
         most = _PREDICT_ROWS if common else _NETWORK_ROWS if steering is None else _STEERED_ROWS
         chunk = max(1, most // n)
+        if not common and n >= _ALONE and device.type == "cpu":
+            chunk = 1
         with torch.inference_mode():
             for start in range(0, rows, chunk):
                 # every pass of `common` has one shape: floating point then answers a row alike, whatever is beside it

@@ -157,9 +157,9 @@ def stratified(batch: int, source: Source, *, like: Tensor) -> Tensor:
 
 def categorical(logits: Tensor, source: Source) -> Tensor:
     """Return draws (batch, ...) from the softmax over the last axis of `logits` (batch, ..., k), by its inverse."""
-    cumulative = logits.double().softmax(-1).cumsum(-1)
+    cumulative = logits.softmax(-1).double().cumsum(-1)
     u = uniform(tuple(logits.shape[:-1]), source, like=logits).double()[..., None] * cumulative[..., -1:]
-    return (cumulative <= u).sum(-1).clamp_(max=logits.shape[-1] - 1)
+    return torch.searchsorted(cumulative, u, right=True)[..., 0].clamp_(max=logits.shape[-1] - 1)
 
 
 def rademacher(shape: tuple[int, ...], source: Source, *, like: Tensor) -> Tensor:

@@ -24,8 +24,10 @@ from everymode.solvers import (
     ddim,
     ddpm,
     dpm_solver_2m,
+    dpm_solver_3m,
     get_sampler,
     heun,
+    integrate,
     karras_grid,
     last,
     multistep,
@@ -41,10 +43,10 @@ MIXTURE = GaussianMixture(
 )
 
 
-def conditional_mean(y_t, alpha, sigma):
-    """E[y | y_t] of the mixture for y_t (rows, 2); alpha and sigma are numbers, or (rows, 1)."""
-    variances, axes = (torch.from_numpy(part) for part in np.linalg.eigh(MIXTURE.covariances))  # (k, 2), (k, 2, 2)
-    means, weights = torch.from_numpy(MIXTURE.means), torch.from_numpy(MIXTURE.weights)
+def conditional_mean(y_t, alpha, sigma, mixture=MIXTURE):
+    """E[y | y_t] of the mixture for y_t (rows, d); alpha and sigma are numbers, or (rows, 1)."""
+    variances, axes = (torch.from_numpy(part) for part in np.linalg.eigh(mixture.covariances))  # (k, d), (k, d, d)
+    means, weights = torch.from_numpy(mixture.means), torch.from_numpy(mixture.weights)
     alpha, sigma = (torch.as_tensor(value, dtype=torch.float64).reshape(-1, 1, 1) for value in (alpha, sigma))
     offsets = torch.einsum("kij,nki->nkj", axes, y_t.double()[:, None] - alpha * means)
     total = alpha**2 * variances + sigma**2
@@ -53,12 +55,12 @@ def conditional_mean(y_t, alpha, sigma):
     return torch.einsum("nk,nki->ni", shares, means + shifts).to(y_t.dtype)
 
 
-def expected_data(path):
+def expected_data(path, mixture=MIXTURE):
     """What a perfect model tells a sampler."""
 
     def data(y_t, t):
         time = torch.as_tensor(float(t), dtype=torch.float64)
-        return conditional_mean(y_t, float(path.alpha(time)), float(path.sigma(time)))
+        return conditional_mean(y_t, float(path.alpha(time)), float(path.sigma(time)), mixture)
 
     return data
 
@@ -228,11 +230,13 @@ def test_only_the_signal_to_noise_ratio_counts(sampler, name):
 
 
 @pytest.mark.parametrize("name", PATHS)
-@pytest.mark.parametrize(("sampler", "order"), [("ddim", 1), ("dpm_solver_2m", 2), ("unipc", 3), ("heun", 2)])
+@pytest.mark.parametrize(
+    ("sampler", "order"), [("ddim", 1), ("dpm_solver_2m", 2), ("dpm_solver_3m", 3), ("unipc", 3), ("heun", 2)]
+)
 def test_error_falls_with_the_order(sampler, order, name):
     """On one Gaussian the flow is known: (y_t - alpha m) / sqrt(alpha^2 v + sigma^2) is the same at all times.
 
-    3M is not here: it begins with a step of first order, and from the middle of the way, as here, that may decide.
+    The first steps, of lower order for want of evaluations before them, are as short as their order asks.
     """
     path, mean, variance = get_path(name), 0.7, 0.3
 
@@ -250,17 +254,44 @@ def test_error_falls_with_the_order(sampler, order, name):
     counts, errors = [128, 256, 512, 1024], []
     for n in counts:
         times = torch.linspace(start, end, n + 1, dtype=torch.float64)
+        times = torch.cat([start + torch.tensor([0.0, 1.0, 2.0], dtype=torch.float64) / n**2, times[1:]])
         found = last(SAMPLERS[sampler].states(data, a0 * mean + v0**0.5 * z, times, path))
         errors.append(float((found - (a1 * mean + v1**0.5 * z)).abs().max()))
     slope = np.polyfit(-np.log(counts), np.log(errors), 1)[0]
     assert slope == pytest.approx(order, abs=0.15)
 
 
+@pytest.mark.parametrize(("sampler", "order"), [("ddpm", 1), ("heun_churn", 2)])
+def test_the_spread_of_noisy_draws_is_right_to_the_order(sampler, order, monkeypatch):
+    """For one Gaussian a draw is a weighted sum of the start and of the noises. Here each of them is a unit vector of
+    its own, so that the sum's squared length is the variance of the draws, without chance."""
+    path, variance, start, end = get_path("cosine"), 0.3, 0.1, 0.9
+    counts, errors = [32, 64, 128, 256], []
+
+    def spread(t):
+        return path.alpha(t) ** 2 * variance + path.sigma(t) ** 2
+
+    def data(y, t):
+        return path.alpha(t) * variance / spread(t) * y
+
+    for n in counts:
+        units = iter(torch.eye(n + 1, dtype=torch.float64))
+        monkeypatch.setattr("everymode.solvers.exponential.normal", lambda *_, units=units, **__: next(units)[None])
+        times = torch.linspace(start, end, n + 1, dtype=torch.float64)
+        begin = spread(times[0]).sqrt() * next(units)[None]
+        found = last(SAMPLERS[sampler].states(data, begin, times, path))
+        errors.append(abs(float(found.square().sum() - spread(times[-1]))))
+    assert float(np.polyfit(-np.log(counts), np.log(errors), 1)[0]) == pytest.approx(order, abs=0.15)
+
+
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("name", PATHS)
 @pytest.mark.parametrize("spacing", SPACINGS)
 def test_a_draw_ends_in_the_last_data_that_the_model_told(sampler, name, spacing):
-    """No noise is left at t = 1, on any path; all is finite in float32; the price is what is declared."""
+    """No noise is left at t = 1, on any path; all is finite in float32; the price is what is declared.
+
+    What UniPC and 3M land on is the polynomial through their last data, in the signal's share.
+    """
     path, told = get_path(name), []
 
     def data(y, t):
@@ -277,7 +308,13 @@ def test_a_draw_ends_in_the_last_data_that_the_model_told(sampler, name, spacing
         assert [t for t, _ in found] == times.tolist()
         assert all(torch.isfinite(y).all() for _, y in found)
         assert found[0][1] is start
-        torch.testing.assert_close(found[-1][1], told[-1], rtol=0, atol=0)
+        landed, through = told[-1], min(steps, {"unipc": 2, "dpm_solver_3m": 3}.get(sampler, 1))
+        if through > 1:
+            shares = torch.atan2(path.alpha(times), path.sigma(times)).sin()[-1 - through : -1].numpy()
+            weights = [np.prod([(1 - o) / (s - o) for o in shares if o != s]) for s in shares]
+            landed = sum(float(w) * data for w, data in zip(weights, told[-through:], strict=True))
+        close = {"rtol": 0, "atol": 0} if through == 1 else {"rtol": 1e-4, "atol": 1e-4}
+        torch.testing.assert_close(found[-1][1], landed, **close)
         assert len(told) == SAMPLERS[sampler].evaluations(steps)
         assert em.Diffusion(path=path, sampler=sampler, spacing=spacing, steps=steps).nfe == len(told)
 
@@ -340,26 +377,87 @@ def test_with_the_exact_data_each_sampler_draws_the_mixture(sampler, steps, name
         assert spread == pytest.approx(1, abs=0.06)
 
 
-def test_ten_evaluations_of_unipc_are_worth_twenty_of_heuns():
-    """Median distance to where 1,000 steps lead, over 1000 draws; the few that change modes are as far with any."""
-    path = get_path("cosine")
-    start = path.prior_scale * noise_like(1000)
-
-    def land(states, steps):
-        return last(states(expected_data(path), start, karras_grid(path, steps), path))
-
-    reference = land(unipc, 1000)
-    in_lambda = partial(multistep, order=2, correct=True, along="lambda")
-    methods = {"unipc": unipc, "in lambda": in_lambda, "heun": heun, "dpm_solver_2m": dpm_solver_2m}
-    far = {name: float((land(states, 10) - reference).norm(dim=1).median()) for name, states in methods.items()}
-    print(far)
-    assert SAMPLERS["unipc"].evaluations(10) == 10
-    assert SAMPLERS["heun"].evaluations(10) == 19
-    assert far["unipc"] <= far["heun"]
-    assert far["unipc"] < 0.6 * far["in lambda"] < far["dpm_solver_2m"]
+def standard(means, variances):
+    """Weights, means and variances of equal normals at `means` (k, d), standardised; `variances` (k,)."""
+    means = np.asarray(means, dtype=float)
+    scale = np.sqrt(means.var(axis=0) + np.mean(variances))
+    axes = np.eye(means.shape[1])
+    covariances = [v * axes / scale**2 for v in variances]
+    return GaussianMixture(np.full(len(means), 1 / len(means)), (means - means.mean(axis=0)) / scale, covariances)
 
 
-@pytest.mark.parametrize("along", ["angle", "lambda"])
+FIELDS = {
+    "three": MIXTURE,
+    "two": standard([[-1.0], [1.0]], [0.04, 0.09]),
+    "overlapping": standard([[-1.0], [1.0]], [0.25, 0.25]),
+    "grid": standard([[i, j] for i in range(5) for j in range(5)], [0.0081] * 25),
+    "in five dimensions": standard(np.random.default_rng(0).normal(size=(6, 5)), [0.09] * 6),
+}
+
+
+def far(states, reference):
+    """Median and mean distance of where states end to the reference."""
+    distances = (last(states) - reference).norm(dim=1)
+    return np.array([float(distances.median()), float(distances.mean())])
+
+
+@pytest.fixture(scope="module", params=FIELDS)
+def field(request):
+    """What a perfect model of a field tells on the cosine path, and 300 draws of unit noise."""
+    mixture = FIELDS[request.param]
+    noise = torch.randn(300, mixture.means.shape[1], generator=new_generator(0), dtype=torch.float64)
+    return expected_data(get_path("cosine"), mixture), noise
+
+
+def test_ten_evaluations_of_dpm_solver_are_worth_twenty_of_heuns(field):
+    """Both as published: DPM-Solver++ (2M) evenly in lambda, and EDM's Heun in sigma on its own grid, over the sigma /
+    alpha of the 'vp' path from t = 0 to t = .999, with a last step that lands on the data. Nearer to where 1,000 steps
+    lead, in the median and in the mean."""
+    (data, noise), path, most, least = field, get_path("cosine"), 152.0, 0.0103
+
+    def at(sigma):
+        return torch.atan2(torch.ones_like(sigma), sigma) * 2 / math.pi
+
+    def two_m(steps):
+        sigmas = torch.from_numpy(np.geomspace(most, least, steps))
+        times = torch.cat([at(sigmas), torch.ones(1, dtype=torch.float64)])
+        return dpm_solver_2m(data, path.alpha(times[0]) * most * noise, times, path)
+
+    def edms(steps):
+        sigmas = torch.linspace(most ** (1 / 7), least ** (1 / 7), steps, dtype=torch.float64) ** 7
+        evaluations = []
+
+        def denoised(x, sigma):
+            evaluations.append(sigma)
+            return data(x / (1 + sigma**2).sqrt(), at(sigma))
+
+        x = last(integrate(lambda x, sigma: (x - denoised(x, sigma)) / sigma, most * noise, sigmas, "heun"))
+        yield 1.0, denoised(x, sigmas[-1])
+        assert len(evaluations) == 2 * steps - 1
+
+    reference = last(two_m(1000))
+    assert np.all(far(two_m(10), reference) <= far(edms(10), reference))
+
+
+def test_ten_evaluations_of_unipc_come_near_nineteen_of_our_own_heun(field):
+    """Our Heun goes by the angle and is some ten times nearer than EDM's. UniPC, with polynomials in the signal's
+    share, is nearer yet in the median, and in the mean, where the few draws that change modes count, within a sixth of
+    it. In lambda it is farther, and so is 3M; 3M is two to four times as far as Heun even in the share."""
+    (data, noise), path = field, get_path("cosine")
+    reference = last(unipc(data, noise, karras_grid(path, 400), path))
+
+    def away(states, **grid):
+        return far(states(data, noise, karras_grid(path, 10, **grid), path), reference)
+
+    by_heun = away(heun)
+    ours = away(unipc, noisiest=5, cleanest=0.02)
+    assert np.all(ours <= [0.8 * by_heun[0], 7 / 6 * by_heun[1]])
+    for order, correct, method in ((2, True, unipc), (3, False, dpm_solver_3m)):
+        in_lambda = away(partial(multistep, order=order, correct=correct, along="lambda"))
+        assert np.all(away(method) <= 0.6 * in_lambda)
+
+
+@pytest.mark.parametrize("along", ["share", "lambda"])
 def test_a_polynomial_of_the_data_is_followed_exactly(along):
     """Data that are a square along the way, whatever the state: exact as soon as there are three nodes."""
     path = get_path("linear")
@@ -367,7 +465,7 @@ def test_a_polynomial_of_the_data_is_followed_exactly(along):
 
     def data(y, t):
         ratio = path.alpha(t.double()) / path.sigma(t.double())
-        at = ratio.log() if along == "lambda" else ratio.atan()
+        at = ratio.log() if along == "lambda" else ratio.atan().sin()
         return (1 + 2 * at - at**2) * torch.ones_like(y)
 
     y = noise_like(3)

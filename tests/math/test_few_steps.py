@@ -129,9 +129,9 @@ def test_a_component_points_anywhere_and_bayes_rule_holds_for_it():
     t, state = 0.4, torch.tensor([[0.3, -0.8]])
     found = family.mixture(state, torch.tensor([t]), torch.zeros(1, 8))
     inverse = torch.linalg.inv(t**2 * law + (1 - t) ** 2 * torch.eye(2))
-    torch.testing.assert_close(found["means"][0, 0], t * law @ inverse @ state[0], rtol=1e-4, atol=1e-5)
-    noise = (state[0] - t * found["means"][0, 0]) / (1 - t)
-    torch.testing.assert_close(found["noises"][0, 0], noise, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found["means"][0, :, 0], t * law @ inverse @ state[0], rtol=1e-4, atol=1e-5)
+    noise = (state[0] - t * found["means"][0, :, 0]) / (1 - t)
+    torch.testing.assert_close(found["noises"][0, :, 0], noise, rtol=1e-4, atol=1e-5)
 
 
 def test_the_mixture_given_a_noisy_state_is_bayes_rule():
@@ -143,7 +143,7 @@ def test_the_mixture_given_a_noisy_state_is_bayes_rule():
     def mixed(weights, means, scales):
         return (weights * torch.distributions.Normal(means, scales).log_prob(y[:, None]).exp()).sum(dim=1)
 
-    told = mixed(found["log_weights"][0].exp(), found["means"][0, :, 0], found["scales"][0, :, 0])
+    told = mixed(found["log_weights"][0].exp(), found["means"][0, 0], found["scales"][0, 0])
     prior = mixed(torch.tensor([0.3, 0.7]), torch.tensor([-1.0, 1.5]), torch.tensor([0.2, 0.5]))
     product = prior * torch.distributions.Normal(t * y, 1 - t).log_prob(torch.tensor(state)).exp()
     torch.testing.assert_close(told, product / torch.trapezoid(product, y), rtol=1e-3, atol=1e-4)

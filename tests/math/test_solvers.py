@@ -15,6 +15,7 @@ from everymode.solvers import (
     euler_maruyama,
     get_solver,
     integrate,
+    integrate_adaptively,
     last,
     steps_for,
     time_grid,
@@ -51,6 +52,23 @@ def test_error_falls_with_the_order(solver, way):
         times = torch.linspace(start, end, n + 1, dtype=torch.float64)
         errors.append(float((last(integrate(field, solution(start), times, solver)) - solution(end)).abs().max()))
     assert slope(counts, errors) == pytest.approx(SOLVERS[solver].order, abs=0.15)
+
+
+def test_adaptive_steps_are_of_fifth_order_and_heed_their_tolerance():
+    """The error falls with the fifth power of the evaluations at least, and stays near the tolerance."""
+    tolerances, calls, errors = [1e-5, 1e-7, 1e-9, 1e-11], [], []
+    for tolerance in tolerances:
+        asked = []
+
+        def counting(y, t, asked=asked):
+            asked.append(t)
+            return field(y, t)
+
+        found = integrate_adaptively(counting, STARTS, 0.0, 1.0, tolerance=tolerance)
+        calls.append(len(asked))
+        errors.append(float((found - solution(1.0)).abs().max()))
+        assert errors[-1] < 10 * tolerance
+    assert slope(calls, errors) > 4.5
 
 
 def test_back_to_where_it_started():
