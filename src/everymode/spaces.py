@@ -27,6 +27,7 @@ __all__ = [
     "ImageSpace",
     "LabelSpace",
     "SequenceSpace",
+    "SetSpace",
     "Space",
     "TableSpace",
     "VectorSpace",
@@ -224,6 +225,13 @@ class SequenceSpace(ArraySpace):
 
 
 @dataclass(frozen=True)
+class SetSpace(ArraySpace):
+    """Events (points, d), whose points stand in no order: measurements repeated. One scale a value, over all points."""
+
+    kind: ClassVar[str] = "set"
+
+
+@dataclass(frozen=True)
 class ImageSpace(ArraySpace):
     """Events (channels, height, width). One scale a channel, over all pixels."""
 
@@ -388,7 +396,7 @@ class DictSpace(Space):
 
 
 _KINDS: dict[str, type[Space]] = {
-    cls.kind: cls for cls in (VectorSpace, SequenceSpace, ImageSpace, LabelSpace, TableSpace, DictSpace)
+    cls.kind: cls for cls in (VectorSpace, SequenceSpace, SetSpace, ImageSpace, LabelSpace, TableSpace, DictSpace)
 }
 
 
