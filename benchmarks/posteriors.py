@@ -202,19 +202,31 @@ def exact(task: Task, x: np.ndarray, reference: np.ndarray, n: int, rng: np.rand
 # The methods ---------------------------------------------------------------------------------------------------------
 
 
-def ours(task: Task, theta: np.ndarray, x: np.ndarray, seed: int) -> tuple[Draw, dict[str, Any]]:
+def member(task: Task, theta: np.ndarray, x: np.ndarray, seed: int, stem: Path) -> tuple[em.OneToManyRegressor, float]:
+    """Return one of ours and the seconds of its fit; it is kept, so that a run that was cut short goes on."""
+    file = stem.with_name(f"{stem.name}_member_{seed}.safetensors")
+
+    def fit() -> dict[str, float]:
+        start = time.process_time()
+        model = em.OneToManyRegressor(**RECIPE, exchangeable=x.ndim == 3, random_state=seed)
+        model.fit(x, task.to_normal(theta)).save(file)
+        return {"seconds": time.process_time() - start}
+
+    seconds = kept(file.with_suffix(".json"), fit)["seconds"]
+    return em.load(file), seconds
+
+
+def ours(task: Task, theta: np.ndarray, x: np.ndarray, seed: int, stem: Path) -> tuple[Draw, dict[str, Any]]:
     """Return a function that draws, and what there is to tell of the fit."""
-    z, points = task.to_normal(theta), x.ndim == 3
-    members = [
-        em.OneToManyRegressor(**RECIPE, exchangeable=points, random_state=seed + k).fit(x, z) for k in range(MEMBERS)
-    ]
+    members, seconds = zip(*(member(task, theta, x, seed + k, stem) for k in range(MEMBERS)), strict=True)
 
     def draw(x: np.ndarray, n: int) -> np.ndarray:
         shares = [(n + k) // MEMBERS for k in range(MEMBERS)]
         drawn = [member.sample(x[None], share)[0] for member, share in zip(members, shares, strict=True)]
         return task.from_normal(np.concatenate(drawn))
 
-    return draw, {"members": MEMBERS, "parameters": sum(m.n_parameters_ for m in members)}
+    told = {"members": MEMBERS, "parameters": sum(m.n_parameters_ for m in members)}
+    return draw, {**told, "fit_seconds": round(sum(seconds), 1)}
 
 
 def peer(name: str, network: str, builder: str, kind: str) -> Callable[..., tuple[Draw, dict[str, Any]]]:
@@ -227,11 +239,12 @@ def peer(name: str, network: str, builder: str, kind: str) -> Callable[..., tupl
         kind: of network that the method builds by default.
     """
 
-    def fit(task: Task, theta: np.ndarray, x: np.ndarray, seed: int) -> tuple[Draw, dict[str, Any]]:
+    def fit(task: Task, theta: np.ndarray, x: np.ndarray, seed: int, _: Path) -> tuple[Draw, dict[str, Any]]:
         from sbi import inference, neural_nets  # pyright: ignore[reportMissingImports]
         from sbi.neural_nets import embedding_nets  # pyright: ignore[reportMissingImports]
         from sbi.utils import BoxUniform  # pyright: ignore[reportMissingImports]
 
+        start = time.process_time()
         torch.manual_seed(seed)
         bound = task.bound * torch.ones(task.size)
         told: dict[str, Any] = {}
@@ -248,7 +261,8 @@ def peer(name: str, network: str, builder: str, kind: str) -> Callable[..., tupl
             asked = torch.from_numpy(x).float()[None]
             return posterior.sample((n,), x=asked, show_progress_bars=False).numpy()
 
-        return draw, {"parameters": sum(p.numel() for p in estimator.parameters())}
+        parameters = sum(p.numel() for p in estimator.parameters())
+        return draw, {"parameters": parameters, "fit_seconds": round(time.process_time() - start, 1)}
 
     return fit
 
@@ -287,19 +301,18 @@ def both(draws: np.ndarray, reference: np.ndarray) -> dict[str, list[float]]:
     }
 
 
-def drawn(task: Task, fit: Callable, observations: np.ndarray, n: int, seed: int, file: Path) -> dict[str, Any]:
-    """Fit and draw, keep the draws in `file`, and return what it took."""
-    start, observations = time.process_time(), task.told(observations)
+def drawn(task: Task, fit: Callable, observations: np.ndarray, n: int, seed: int, stem: Path) -> dict[str, Any]:
+    """Fit and draw, keep the draws beside `stem`, and return what it took."""
+    observations = task.told(observations)
     theta, x = task.simulations(n, seed)
-    draw, told = fit(task, theta, task.told(x), seed)
-    fitted = time.process_time()
+    draw, told = fit(task, theta, task.told(x), seed, stem)
     draw(observations[0], 100)
     draws = np.stack([draw(x, POINTS) for x in observations])
-    start_draw = time.process_time()
+    start = time.process_time()
     draw(observations[0], TIMED)
-    seconds = {"fit_seconds": round(fitted - start, 1), "draw_seconds": round(time.process_time() - start_draw, 3)}
-    np.savez_compressed(file, draws=draws.astype(np.float32))
-    return {**told, **seconds}
+    seconds = round(time.process_time() - start, 3)
+    np.savez_compressed(stem.with_suffix(".npz"), draws=draws.astype(np.float32))
+    return {**told, "draw_seconds": seconds}
 
 
 def checked(task: Task, data: Any) -> dict[str, Any]:
@@ -408,15 +421,17 @@ def main() -> None:
     data = {name: dict(np.load(file)) for name, file in files.items()}
     for name, n, method in product(asked.tasks, asked.simulations, asked.methods):
         stem = CACHE / f"{name}_{n}_{method}_{asked.seed}"
-        observations, file = data[name]["observation"], stem.with_suffix(".npz")
+        observations = data[name]["observation"]
         kept(
             stem.with_suffix(".fit.json"),
-            lambda t=TASKS[name], m=METHODS[method], x=observations, n=n, f=file: drawn(t, m, x, n, asked.seed, f),
+            lambda t=TASKS[name], m=METHODS[method], x=observations, n=n, s=stem: drawn(t, m, x, n, asked.seed, s),
         )
         if asked.judge:
             kept(
                 stem.with_suffix(".c2st.json"),
-                lambda f=file, name=name: both(np.load(f)["draws"], data[name]["reference_posterior"]),
+                lambda s=stem, name=name: both(
+                    np.load(s.with_suffix(".npz"))["draws"], data[name]["reference_posterior"]
+                ),
             )
     if asked.check:
         for name in asked.tasks:
