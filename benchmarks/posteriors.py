@@ -11,13 +11,14 @@ the draws. What it is told of a task besides the simulations is the box of the p
 the prior is standard normal, and there draws cannot leave the box. sbi rejects those that do. The peers have their
 defaults. Seconds are of the process, so that a busy machine does not count, and of one thread.
 
-`slcp_summaries` is `slcp` with its four points told by their means, the logarithms of their spreads and their
-correlation, to every method: what a scientist who knows that the points are draws of one normal would do. The other
-tasks tell nothing of the kind.
+`slcp` is its eight numbers. `slcp_points` says besides, to every method, that they are four points in the plane which
+stand in no order: ours has `exchangeable=True`, and the peers have sbi's own network for that, with its defaults.
+`slcp_summaries` tells every method the means, the logarithms of the spreads and the correlation of the four: what a
+scientist who knows that the points are draws of one normal would do. The other tasks tell nothing of the kind.
 
 Family, times and weight decay were chosen by the log-density of fresh simulations of another seed; the sampler and its
 steps by the forest on three observations of `two_moons`, which is therefore not quite blind; the number of members by
-the time that was left.
+the time that was left. So was the encoder of points: of those tried it had the greatest log-density.
 
 `floor` is the C2ST of two parts of the reference, and `check` that of the reference and exact draws: by rejection with
 the likelihood of our simulators, which shows that both mean the same.
@@ -29,8 +30,9 @@ The peer needs an environment of its own, and everymode goes into it:
 
 The data are in the folder EVERYMODE_DATA, by default `shared/data` beside the checkout. What is done is kept in
 `runs/posteriors` and not done again; `--tasks`, `--simulations` and `--methods` choose what to do, and the result holds
-all that is there. After a change of the recipe, remove what it made. `--judge 0` leaves the C2STs to a later call, and
-`--check 0` the check of the simulators.
+all that is there. A table (one task at one number of simulations) of which nothing is there is carried over from the
+result of the same seed, and keeps its date. After a change of the recipe, remove what it made. `--judge 0` leaves the
+C2STs to a later call, and `--check 0` the check of the simulators.
 
 References:
     Benchmarking simulation-based inference (Lueckmann et al., 2021), https://arxiv.org/abs/2101.04653
@@ -44,6 +46,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib.metadata import version
 from importlib.util import find_spec
 from itertools import product
@@ -60,7 +63,7 @@ from sklearn.neural_network import MLPClassifier
 
 import everymode as em
 from everymode.metrics import bootstrap_interval
-from peers import DATA, kept, write
+from peers import DATA, RESULTS, kept, write
 
 MEMBERS = 12
 RECIPE: dict[str, Any] = {
@@ -164,10 +167,15 @@ def summaries(x: np.ndarray) -> np.ndarray:
     return np.column_stack([mean, np.log(spread), np.arctanh(np.clip(correlation, -1 + 1e-6, 1 - 1e-6))])
 
 
+def as_points(x: np.ndarray) -> np.ndarray:
+    return x.reshape(-1, 4, 2)
+
+
 TASKS = {
     "two_moons": Task(2, 1.0, simulate_moons, moons_likelihood),
     "gaussian_mixture": Task(2, 10.0, simulate_mixture, mixture_likelihood),
     "slcp": Task(5, 3.0, simulate_slcp, slcp_likelihood),
+    "slcp_points": Task(5, 3.0, simulate_slcp, slcp_likelihood, as_points),
     "slcp_summaries": Task(5, 3.0, simulate_slcp, slcp_likelihood, summaries),
 }
 
@@ -194,46 +202,75 @@ def exact(task: Task, x: np.ndarray, reference: np.ndarray, n: int, rng: np.rand
 # The methods ---------------------------------------------------------------------------------------------------------
 
 
-def ours(task: Task, theta: np.ndarray, x: np.ndarray, seed: int) -> tuple[Draw, dict[str, Any]]:
+def member(task: Task, theta: np.ndarray, x: np.ndarray, seed: int, stem: Path) -> tuple[em.OneToManyRegressor, float]:
+    """Return one of ours and the seconds of its fit; it is kept, so that a run that was cut short goes on."""
+    file = stem.with_name(f"{stem.name}_member_{seed}.safetensors")
+
+    def fit() -> dict[str, float]:
+        start = time.process_time()
+        model = em.OneToManyRegressor(**RECIPE, exchangeable=x.ndim == 3, random_state=seed)
+        model.fit(x, task.to_normal(theta)).save(file)
+        return {"seconds": time.process_time() - start}
+
+    seconds = kept(file.with_suffix(".json"), fit)["seconds"]
+    return em.load(file), seconds
+
+
+def ours(task: Task, theta: np.ndarray, x: np.ndarray, seed: int, stem: Path) -> tuple[Draw, dict[str, Any]]:
     """Return a function that draws, and what there is to tell of the fit."""
-    z = task.to_normal(theta)
-    members = [em.OneToManyRegressor(**RECIPE, random_state=seed + k).fit(x, z) for k in range(MEMBERS)]
+    members, seconds = zip(*(member(task, theta, x, seed + k, stem) for k in range(MEMBERS)), strict=True)
 
     def draw(x: np.ndarray, n: int) -> np.ndarray:
         shares = [(n + k) // MEMBERS for k in range(MEMBERS)]
         drawn = [member.sample(x[None], share)[0] for member, share in zip(members, shares, strict=True)]
         return task.from_normal(np.concatenate(drawn))
 
-    return draw, {"members": MEMBERS, "parameters": sum(m.n_parameters_ for m in members)}
+    told = {"members": MEMBERS, "parameters": sum(m.n_parameters_ for m in members)}
+    return draw, {**told, "fit_seconds": round(sum(seconds), 1)}
 
 
-def peer(name: str) -> Callable[..., tuple[Draw, dict[str, Any]]]:
-    """Return the fit of a method of sbi, with its defaults."""
+def peer(name: str, network: str, builder: str, kind: str) -> Callable[..., tuple[Draw, dict[str, Any]]]:
+    """Return the fit of a method of sbi, with its defaults.
 
-    def fit(task: Task, theta: np.ndarray, x: np.ndarray, seed: int) -> tuple[Draw, dict[str, Any]]:
-        from sbi import inference  # pyright: ignore[reportMissingImports]
+    Args:
+        name: of the method.
+        network: what the method calls its network.
+        builder: of a network that is told of points.
+        kind: of network that the method builds by default.
+    """
+
+    def fit(task: Task, theta: np.ndarray, x: np.ndarray, seed: int, _: Path) -> tuple[Draw, dict[str, Any]]:
+        from sbi import inference, neural_nets  # pyright: ignore[reportMissingImports]
+        from sbi.neural_nets import embedding_nets  # pyright: ignore[reportMissingImports]
         from sbi.utils import BoxUniform  # pyright: ignore[reportMissingImports]
 
+        start = time.process_time()
         torch.manual_seed(seed)
         bound = task.bound * torch.ones(task.size)
-        method = getattr(inference, name)(prior=BoxUniform(-bound, bound), show_progress_bars=False)
+        told: dict[str, Any] = {}
+        if x.ndim == 3:
+            point = embedding_nets.FCEmbedding(x.shape[2])
+            points = embedding_nets.PermutationInvariantEmbedding(point, trial_net_output_dim=20)
+            told = {network: getattr(neural_nets, builder)(kind, embedding_net=points)}
+        method = getattr(inference, name)(prior=BoxUniform(-bound, bound), show_progress_bars=False, **told)
         method.append_simulations(torch.from_numpy(theta).float(), torch.from_numpy(x).float())
         estimator = method.train()
         posterior = method.build_posterior(estimator)
 
         def draw(x: np.ndarray, n: int) -> np.ndarray:
-            told = torch.from_numpy(x).float()[None]
-            return posterior.sample((n,), x=told, show_progress_bars=False).numpy()
+            asked = torch.from_numpy(x).float()[None]
+            return posterior.sample((n,), x=asked, show_progress_bars=False).numpy()
 
-        return draw, {"parameters": sum(p.numel() for p in estimator.parameters())}
+        parameters = sum(p.numel() for p in estimator.parameters())
+        return draw, {"parameters": parameters, "fit_seconds": round(time.process_time() - start, 1)}
 
     return fit
 
 
 METHODS: dict[str, Callable[..., tuple[Draw, dict[str, Any]]]] = {
     "everymode": ours,
-    "npe": peer("NPE"),
-    "fmpe": peer("FMPE"),
+    "npe": peer("NPE", "density_estimator", "posterior_nn", "maf"),
+    "fmpe": peer("FMPE", "vf_estimator", "posterior_flow_nn", "mlp"),
 }
 
 
@@ -264,19 +301,18 @@ def both(draws: np.ndarray, reference: np.ndarray) -> dict[str, list[float]]:
     }
 
 
-def drawn(task: Task, fit: Callable, observations: np.ndarray, n: int, seed: int, file: Path) -> dict[str, Any]:
-    """Fit and draw, keep the draws in `file`, and return what it took."""
-    start, observations = time.process_time(), task.told(observations)
+def drawn(task: Task, fit: Callable, observations: np.ndarray, n: int, seed: int, stem: Path) -> dict[str, Any]:
+    """Fit and draw, keep the draws beside `stem`, and return what it took."""
+    observations = task.told(observations)
     theta, x = task.simulations(n, seed)
-    draw, told = fit(task, theta, task.told(x), seed)
-    fitted = time.process_time()
+    draw, told = fit(task, theta, task.told(x), seed, stem)
     draw(observations[0], 100)
     draws = np.stack([draw(x, POINTS) for x in observations])
-    start_draw = time.process_time()
+    start = time.process_time()
     draw(observations[0], TIMED)
-    seconds = {"fit_seconds": round(fitted - start, 1), "draw_seconds": round(time.process_time() - start_draw, 3)}
-    np.savez_compressed(file, draws=draws.astype(np.float32))
-    return {**told, **seconds}
+    seconds = round(time.process_time() - start, 3)
+    np.savez_compressed(stem.with_suffix(".npz"), draws=draws.astype(np.float32))
+    return {**told, "draw_seconds": seconds}
 
 
 def checked(task: Task, data: Any) -> dict[str, Any]:
@@ -319,21 +355,34 @@ def compared(cells: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return cells
 
 
+def carried(seed: int) -> dict[str, Any]:
+    """Return the tasks of the result that is there, if it is of this seed; each table with its date."""
+    file = RESULTS / "posteriors.json"
+    older = json.loads(file.read_text()) if file.exists() else {}
+    found: dict[str, Any] = {name: {} for name in TASKS} | (older["tasks"] if older.get("seed") == seed else {})
+    for key, table in ((key, table) for task in found.values() for key, table in task.items()):
+        if key.endswith("_simulations"):
+            table.setdefault("date", older["date"])
+    return found
+
+
 def gathered(seed: int) -> dict[str, Any]:
-    """Return all that `runs/posteriors` holds."""
-    tasks: dict[str, Any] = {}
+    """Return all that `runs/posteriors` holds, and what an older result of this seed holds beyond it."""
+    tasks = carried(seed)
     for name in TASKS:
         check = CACHE / f"{name}_check.json"
-        tasks[name] = json.loads(check.read_text()) if check.exists() else {}
-        for n in sorted({int(file.stem.split("_")[-3]) for file in CACHE.glob(f"{name}_*_{seed}.npz")}):
-            cells = {}
+        if check.exists():
+            tasks[name] |= json.loads(check.read_text())
+        for n in sorted({int(file.stem.split("_")[-3]) for file in CACHE.glob(f"{name}_[0-9]*_{seed}.npz")}):
+            cells, days = {}, []
             for method in METHODS:
                 stem = CACHE / f"{name}_{n}_{method}_{seed}"
                 if (told := stem.with_suffix(".fit.json")).exists():
                     cells[method] = json.loads(told.read_text())
                     judged = stem.with_suffix(".c2st.json")
                     cells[method]["c2st"] = json.loads(judged.read_text()) if judged.exists() else {}
-            tasks[name][f"{n}_simulations"] = compared(cells)
+                    days.append(datetime.fromtimestamp(told.stat().st_mtime, UTC).date().isoformat())
+            tasks[name][f"{n}_simulations"] = {"date": max(days, default=None), **compared(cells)}
     return {
         "recipe": {key: str(value) for key, value in RECIPE.items()},
         "members": MEMBERS,
@@ -358,7 +407,7 @@ def options() -> argparse.Namespace:
 
 def main() -> None:
     asked = options()
-    files = {name: DATA / f"sbi_{name.removesuffix('_summaries')}.npz" for name in TASKS}
+    files = {name: DATA / f"sbi_{name.removesuffix('_summaries').removesuffix('_points')}.npz" for name in TASKS}
     absent = sorted({file.name for file in files.values() if not file.exists()})
     if absent:
         print(f"skipped: no {', '.join(absent)} in {DATA.name}; set EVERYMODE_DATA to the folder of the data.")
@@ -372,15 +421,17 @@ def main() -> None:
     data = {name: dict(np.load(file)) for name, file in files.items()}
     for name, n, method in product(asked.tasks, asked.simulations, asked.methods):
         stem = CACHE / f"{name}_{n}_{method}_{asked.seed}"
-        observations, file = data[name]["observation"], stem.with_suffix(".npz")
+        observations = data[name]["observation"]
         kept(
             stem.with_suffix(".fit.json"),
-            lambda t=TASKS[name], m=METHODS[method], x=observations, n=n, f=file: drawn(t, m, x, n, asked.seed, f),
+            lambda t=TASKS[name], m=METHODS[method], x=observations, n=n, s=stem: drawn(t, m, x, n, asked.seed, s),
         )
         if asked.judge:
             kept(
                 stem.with_suffix(".c2st.json"),
-                lambda f=file, name=name: both(np.load(f)["draws"], data[name]["reference_posterior"]),
+                lambda s=stem, name=name: both(
+                    np.load(s.with_suffix(".npz"))["draws"], data[name]["reference_posterior"]
+                ),
             )
     if asked.check:
         for name in asked.tasks:

@@ -153,6 +153,21 @@ def test_shapes_of_x(shape):
     assert model.sample(x[:5], 2).shape == (5, 2)
 
 
+def test_exchangeable_points_answer_alike_in_any_order(tmp_path):
+    x, y = normal(ROWS, 4, 2), normal(ROWS, seed=1)
+    model = tiny(exchangeable=True).fit(x, y)
+    drawn = model.sample(x[:5], 3)
+    np.testing.assert_allclose(model.sample(x[:5, [2, 0, 3, 1]], 3), drawn, rtol=1e-4, atol=1e-5)
+    assert np.ptp(drawn[:, 0]) > 1e-3  # and the points matter
+    assert np.array_equal(em.load(model.save(tmp_path / "m.safetensors")).sample(x[:5], 3), drawn)
+
+
+@pytest.mark.parametrize("x", [normal(ROWS, 2), {"past": normal(ROWS, 4, 2)}, pd.DataFrame({"a": normal(ROWS)})])
+def test_what_is_no_set_of_points(x):
+    with pytest.raises(DataError, match=r"exchangeable=True is for X of shape \(rows, points, d\)"):
+        tiny(exchangeable=True).fit(x, normal(ROWS))
+
+
 def test_tensors_are_arrays():
     x, y = normal(ROWS, 2), normal(ROWS, seed=1)
     of_arrays = tiny().fit(x, y)

@@ -75,6 +75,8 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
         depth: number of blocks of the network.
         network: the name of a network, see `everymode.networks.names()`; or a function (event shape, embedding width)
             -> torch module that makes one of your own. What suits Y if None.
+        exchangeable: whether the points of each x, (rows, points, d), stand in no order, as measurements repeated do:
+            the model then answers alike in whatever order they come.
         steps: optimiser steps, at most.
         batch_size: rows a step.
         learning_rate: the peak; it is warmed up, then falls along a cosine. Follows from the width if None.
@@ -114,6 +116,7 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
         width: int | None = None,
         depth: int | None = None,
         network: str | NetworkFactory | None = None,
+        exchangeable: bool = False,
         steps: int | None = None,
         batch_size: int | None = None,
         learning_rate: float | None = None,
@@ -131,6 +134,7 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
         self.width = width
         self.depth = depth
         self.network = network
+        self.exchangeable = exchangeable
         self.steps = steps
         self.batch_size = batch_size
         self.learning_rate = learning_rate
@@ -189,7 +193,7 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
         """
         family = get_family(self.family)
         seed = seed_of(self.random_state)
-        self.x_space_, x, rows = fit_condition(self, X)
+        self.x_space_, x, rows = fit_condition(self, X, exchangeable=check_bool("exchangeable", self.exchangeable))
         self.y_space_, y, self._flat_target = read_target(Y, rows)
         if teacher is not None:
             x, y = self._as_taught(teacher, X, Y, rows)

@@ -13,7 +13,7 @@ from sklearn.utils.validation import _check_feature_names, validate_data
 from torch import Tensor
 
 from everymode.errors import DataError, unknown_name
-from everymode.spaces import ArraySpace, Condition, DictSpace, Space, TableSpace, array_space
+from everymode.spaces import ArraySpace, Condition, DictSpace, SetSpace, Space, TableSpace, array_space
 from everymode.tables import as_frame, check_finite, column_arrays, condition_space, read_numbers, to_numpy
 
 __all__ = [
@@ -45,13 +45,21 @@ def _validated(estimator: BaseEstimator, X: Any, **settings: Any) -> np.ndarray:
     )
 
 
-def fit_condition(estimator: BaseEstimator, X: Any) -> tuple[Space, Condition, int]:
+def fit_condition(estimator: BaseEstimator, X: Any, *, exchangeable: bool = False) -> tuple[Space, Condition, int]:
     """Return (space, standardised tensors, rows) of X, and note scikit-learn's feature attributes on `estimator`.
+
+    Args:
+        estimator: whose attributes are set.
+        X: as in `OneToManyRegressor.fit`.
+        exchangeable: whether each x is a set of points.
 
     Raises:
         DataError: cells are NaN or infinite, text stands where numbers belong, or the shape suits no space.
     """
     frame = as_frame(X)
+    if exchangeable and (_is_dict(X) or frame is not None or np.ndim(X) != 3):
+        given = "a dict" if _is_dict(X) else "a frame" if frame is not None else f"of shape {np.shape(X)}"
+        raise DataError(f"exchangeable=True is for X of shape (rows, points, d), and X is {given}: reshape it.")
     if _is_dict(X):
         _check_parts(X)
         arrays = {key: read_numbers(value, f"X[{key!r}]") for key, value in X.items()}
@@ -66,8 +74,8 @@ def fit_condition(estimator: BaseEstimator, X: Any) -> tuple[Space, Condition, i
             return table, table.encode(column_arrays(frame)), len(frame)
     array = _validated(estimator, X, ensure_min_samples=2, reset=True)
     names = [str(c) for c in getattr(estimator, "feature_names_in_", [])]
-    vector = array_space(array, names, "X")
-    return vector, vector.encode(array), len(array)
+    fitted = SetSpace.fit(array) if exchangeable else array_space(array, names, "X")
+    return fitted, fitted.encode(array), len(array)
 
 
 def _check_parts(X: Mapping[str, Any]) -> None:

@@ -28,6 +28,7 @@ __all__ = [
     "LabelSpace",
     "PixelSpace",
     "SequenceSpace",
+    "SetSpace",
     "Space",
     "TableSpace",
     "VectorSpace",
@@ -330,6 +331,13 @@ class SequenceSpace(ArraySpace):
 
 
 @dataclass(frozen=True)
+class SetSpace(ArraySpace):
+    """Events (points, d), whose points stand in no order: measurements repeated. One scale a value, over all points."""
+
+    kind: ClassVar[str] = "set"
+
+
+@dataclass(frozen=True)
 class ImageSpace(ArraySpace):
     """Events (channels, height, width). One scale a channel, over all pixels."""
 
@@ -527,7 +535,17 @@ class DictSpace(Space):
 
 
 _KINDS: dict[str, type[Space]] = {
-    cls.kind: cls for cls in (VectorSpace, SequenceSpace, ImageSpace, PixelSpace, LabelSpace, TableSpace, DictSpace)
+    cls.kind: cls
+    for cls in (
+        VectorSpace,
+        SequenceSpace,
+        SetSpace,
+        ImageSpace,
+        PixelSpace,
+        LabelSpace,
+        TableSpace,
+        DictSpace,
+    )
 }
 
 

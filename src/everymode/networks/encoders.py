@@ -1,4 +1,8 @@
-"""Encoders: from a standardised x of any kind to one embedding a row, (batch, width)."""
+"""Encoders: from a standardised x of any kind to one embedding a row, (batch, width).
+
+References:
+    Deep sets (Zaheer et al., 2017), https://arxiv.org/abs/1703.06114: points in no order, each by itself, averaged
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,7 @@ from everymode.spaces import (
     ImageSpace,
     LabelSpace,
     PixelSpace,
+    SetSpace,
     Space,
     TableSpace,
 )
@@ -24,10 +29,13 @@ __all__ = [
     "DictEncoder",
     "ImageEncoder",
     "LabelEncoder",
+    "SetEncoder",
     "TableEncoder",
     "VectorEncoder",
     "encoder_for",
 ]
+
+_LEAST = 1e-5  # spread of a set, in standard deviations of all points: float32 leaves about as much of equal ones
 
 
 class VectorEncoder(nn.Module):
@@ -41,6 +49,28 @@ class VectorEncoder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return (batch, width)."""
         return self.layers(torch.cat([x.flatten(1), x.new_ones(len(x), 1)], dim=1))
+
+
+class SetEncoder(nn.Module):
+    """Points in no order, (batch, points, d): where they are, how wide they lie, and what they look like among them.
+
+    What many points tell of is often their place and their spread, over orders of magnitude, which a network is slow to
+    find in the points themselves. So each value's mean and the logarithm of its standard deviation stand beside the
+    average of a small network of the points, standardised by the two. The order of the points changes nothing; where
+    they are and how wide changes nothing in that average.
+    """
+
+    def __init__(self, size: int, width: int) -> None:
+        super().__init__()
+        self.point = nn.Sequential(nn.Linear(size, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
+        self.layers = nn.Sequential(nn.Linear(width + 2 * size, width), nn.SiLU(), nn.Linear(width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (batch, width)."""
+        mean = x.mean(dim=1, keepdim=True)
+        spread = ((x - mean).square().mean(dim=1, keepdim=True) + _LEAST**2).sqrt()
+        looks = self.point((x - mean) / spread).mean(dim=1)
+        return self.layers(torch.cat([looks, mean[:, 0], spread[:, 0].log()], dim=1))
 
 
 class LabelEncoder(nn.Module):
@@ -137,6 +167,8 @@ def encoder_for(space: Space, width: int) -> nn.Module:
         return ImageEncoder(space.shape, width)
     if isinstance(space, PixelSpace):
         return PixelEncoder(space.horizon, space.shape[0], width)
+    if isinstance(space, SetSpace):
+        return SetEncoder(space.shape[1], width)
     if isinstance(space, ArraySpace):
         return VectorEncoder(math.prod(space.shape), width)
     raise SettingError(f"no encoder suits a space of kind {space.kind!r}; give one with encoder=.")

@@ -24,6 +24,8 @@ __all__ = ["ResidualMLP", "modulate", "small_init", "waves_for"]
 
 def modulate(h: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """Return layer-normalised `h` (..., width), scaled and shifted by the condition."""
+    if shift.numel() == h.shape[-1]:  # one condition for all rows: the norm scales and shifts in its own pass
+        return functional.layer_norm(h, h.shape[-1:], (1 + scale).flatten(), shift.flatten())
     return torch.addcmul(shift, functional.layer_norm(h, h.shape[-1:]), 1 + scale)
 
 
