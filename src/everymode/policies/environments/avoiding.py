@@ -18,11 +18,11 @@ from everymode.policies.environments.raster import Raster
 
 __all__ = ["Avoiding"]
 
-_ROWS = (((0.0,), 0.12), ((-0.3, 0.3), 0.1), ((-0.6, 0.0, 0.6), 0.1))  # where posts stand across, and their radius
+_ROWS = (((0.0,), 0.09), ((-0.3, 0.3), 0.07), ((-0.6, 0.0, 0.6), 0.07))  # where posts stand across, and their radius
 _LEVELS = (0.0, 0.72, 1.44)  # of the rows
 _FINISH = 1.8
-_START = -0.3
-_GAPS = ((-0.3, 0.3), (-0.6, 0.0, 0.6), (-0.9, -0.3, 0.3, 0.9))  # where a demonstrator passes each row
+_START = -0.26
+_GAPS = ((-0.25, 0.25), (-0.6, 0.0, 0.6), (-0.9, -0.3, 0.3, 0.9))  # where a demonstrator passes each row
 _RETURN = 8.0  # share of its distance from the line that a demonstrator loses, a unit of the way
 
 
@@ -31,7 +31,8 @@ class Avoiding(Driving):
 
     A way is the gap taken in each row: 2 times 3 times 4 of them. 'LM3' is left of the first post, the middle of the
     second row, and the third gap from the left in the last. The layout is that of the reference, four times as large,
-    with the start nearer to the first post, so that the average of 8 steps ends in it, and a point for the robot's rod.
+    with a point for the robot's rod, thinner posts, and the start nearer to the first of them, so that the average of
+    8 steps ends in it.
 
     Observation (2,): the robot, x and y. Action (2,): the velocity, in units a second. An episode takes about 70 steps.
     `leaning` is -1 until the last row is passed: any gap of a row can be reached from any of the row before.
