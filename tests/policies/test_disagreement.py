@@ -1,4 +1,4 @@
-"""What the question whether demonstrators disagree is made of: states, what was seen there, what was done next."""
+"""Whether demonstrators disagree: where the truth is known, and what the question is made of."""
 
 from __future__ import annotations
 
@@ -26,6 +26,32 @@ def driven(*, ways: tuple[int, ...], seed: int = 0) -> Demonstrations:
     return Demonstrations(
         {"state": places.reshape(-1, 2)}, actions.reshape(-1, 2), STEPS * np.arange(1, EPISODES + 1), source="drives"
     )
+
+
+def test_two_ways_are_found_before_the_choice_and_not_after_it():
+    demonstrations = driven(ways=(-1, 1))
+    found = disagreement(demonstrations, prediction_horizon=4)
+    assert found.diagnosis.verdict == "several answers"
+    assert found.sentence.startswith("The demonstrators disagree at ")
+    open_ = (found.steps > CHOICE - 4) & (found.steps <= CHOICE)
+    gone = found.steps > CHOICE + 2
+    assert found.several_answers[open_].mean() > 0.8
+    assert found.several_answers[gone].mean() < 0.1
+    rows = demonstrations.starts[found.episodes] + found.steps
+    np.testing.assert_array_equal(found.places, demonstrations.observations["state"][rows])
+    told = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert len(told["where"]) == found.several_answers.sum()
+    assert "disagreement" in plots.kinds_for(found)
+    shown = plots.draw("disagreement", found).axes[0].collections
+    assert [len(points.get_offsets()) for points in shown] == [(~found.several_answers).sum(), len(told["where"])]
+
+
+def test_one_way_with_habits_of_each_driver_is_no_disagreement():
+    found = disagreement(driven(ways=(1,)), prediction_horizon=4)
+    assert found.diagnosis.verdict == "not enough data"  # 120 episodes, however many steps
+    assert found.diagnosis.p_value > 0.05
+    assert not found.several_answers.any()
+    assert "cannot be told" in found.sentence
 
 
 class Told:
