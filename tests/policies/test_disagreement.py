@@ -1,11 +1,14 @@
-"""What the question whether demonstrators disagree is made of: states, what was seen there, what was done next."""
+"""Whether demonstrators disagree: where the truth is known, and what the question is made of."""
 
 from __future__ import annotations
+
+import json
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from everymode import plots
 from everymode.errors import DataError
 from everymode.policies import Demonstrations
 from everymode.policies.disagreement import _done, _seen, _spread, disagreement
@@ -23,6 +26,63 @@ def driven(*, ways: tuple[int, ...], seed: int = 0) -> Demonstrations:
     return Demonstrations(
         {"state": places.reshape(-1, 2)}, actions.reshape(-1, 2), STEPS * np.arange(1, EPISODES + 1), source="drives"
     )
+
+
+def test_two_ways_are_found_before_the_choice_and_not_after_it():
+    demonstrations = driven(ways=(-1, 1))
+    found = disagreement(demonstrations, prediction_horizon=4)
+    assert found.diagnosis.verdict == "several answers"
+    assert found.sentence.startswith("The demonstrators disagree at ")
+    open_ = (found.steps > CHOICE - 4) & (found.steps <= CHOICE)
+    gone = found.steps > CHOICE + 2
+    assert found.several_answers[open_].mean() > 0.8
+    assert found.several_answers[gone].mean() < 0.1
+    rows = demonstrations.starts[found.episodes] + found.steps
+    np.testing.assert_array_equal(found.places, demonstrations.observations["state"][rows])
+    told = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert len(told["where"]) == found.several_answers.sum()
+    assert "disagreement" in plots.kinds_for(found)
+    shown = plots.draw("disagreement", found).axes[0].collections
+    assert [len(points.get_offsets()) for points in shown] == [(~found.several_answers).sum(), len(told["where"])]
+
+
+def test_one_way_with_habits_of_each_driver_is_no_disagreement():
+    found = disagreement(driven(ways=(1,)), prediction_horizon=4)
+    assert found.diagnosis.verdict == "not enough data"  # 120 episodes, however many steps
+    assert found.diagnosis.p_value > 0.05
+    assert not found.several_answers.any()
+    assert "cannot be told" in found.sentence
+
+
+class Told:
+    """A diagnosis of what it was asked: several answers before the choice."""
+
+    verdict, share, p_value = "several answers", 0.25, 1e-9
+
+    def __init__(self, X, Y, *, groups, **settings) -> None:
+        self.X, self.Y, self.groups = X, Y, groups
+        self.several = np.abs(X["state 0"].to_numpy()) < 1
+
+    def to_dict(self):
+        return {"verdict": self.verdict}
+
+
+def test_steps_of_an_episode_are_a_group_and_what_is_found_is_told_by_state(monkeypatch):
+    monkeypatch.setattr("everymode.policies.disagreement.diagnose", Told)
+    made = driven(ways=(-1, 1))
+    found = disagreement(made, prediction_horizon=4)
+    rows = made.starts[found.episodes] + found.steps
+    assert (found.diagnosis.groups == found.episodes).all()
+    assert len(np.unique(found.episodes)) == EPISODES
+    np.testing.assert_array_equal(found.diagnosis.X[["state 0", "state 1"]], made.observations["state"][rows])
+    np.testing.assert_array_equal(found.places, made.observations["state"][rows])
+    assert found.sentence.startswith(f"The demonstrators disagree at 25% of {len(rows):,} states of 120 episodes")
+    told = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    again = [made.starts[place["episode"]] + place["step"] for place in told["where"]]
+    assert (np.abs(made.observations["state"][again, 0]) < 1).all()
+    assert len(again) == found.several_answers.sum() < len(rows)
+    shown = plots.draw("disagreement", found).axes[0].collections
+    assert [len(points.get_offsets()) for points in shown] == [len(rows) - len(again), len(again)]
 
 
 def test_states_are_spread_evenly_and_look_ahead_within_their_episode():

@@ -21,8 +21,9 @@ NEEDS = ("places", "place_names", "several_answers")
 def figure(found: Disagreement) -> Figure:
     """One panel, of the first two numbers that were seen."""
     several = found.several_answers
-    caption = f"{several.sum():,} of {len(several):,} states that were looked at; few of each episode"
-    drawn = sheet(5.4, f"{found.source}: where demonstrators disagree", caption, width=6.6)
+    caption = f"{several.sum():,} of {len(several):,} states that were looked at, evenly spread over the episodes"
+    title = "where demonstrators disagree" if several.any() else "no disagreement is found"
+    drawn = sheet(5.4, f"{found.source}: {title}", caption, width=6.6)
     axes = drawn.subplots()
     for there, tint, size, name in (
         (~several, FAINT, 10, "they do one thing"),
