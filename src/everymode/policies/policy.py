@@ -63,7 +63,6 @@ class Policy(BaseEstimator):
 
     Attributes:
         family_: the trained family. Settings of its draws may be changed: `policy.family_.set_params(steps=4)`.
-        observation_spaces_, action_space_: spaces with the standardisation.
         history_: one row a report: step, loss, held_out_loss.
         n_steps_: steps done. stopped_: why training ended. fit_seconds_: how long it took. precision_: what was used.
         rate_: control steps a second of the demonstrations; None where it is not known.
