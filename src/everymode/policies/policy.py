@@ -256,7 +256,7 @@ class Policy(BaseEstimator):
         if missing:
             held = ", ".join(map(str, observations)) or "nothing"
             raise DataError(f"the observation lacks {', '.join(missing)}; it holds {held}.")
-        return {name: np.asarray(observations[name]) for name in spaces}
+        return {name: _read(observations[name], space) for name, space in spaces.items()}
 
     def _encoded(self, observations: Mapping[str, Any]) -> Condition:
         encoded = {}
@@ -363,6 +363,14 @@ class Policy(BaseEstimator):
     def load(path: str | Path, *, device: str = "auto", network: NetworkFactory | None = None) -> Policy:
         """Return the fitted policy that `save` wrote; see `load_policy`."""
         return load_policy(path, device=device, network=network)
+
+
+def _read(values: Any, space: Space) -> np.ndarray:
+    """Return an observation as an array whose dtype holds whatever comes later, too."""
+    array = np.asarray(values)
+    if isinstance(space, LabelSpace):
+        return array.astype(object)
+    return array.astype(np.float64) if isinstance(space, SequenceSpace) and array.dtype.kind in "iufb" else array
 
 
 def load_policy(path: str | Path, *, device: str = "auto", network: NetworkFactory | None = None) -> Policy:
