@@ -53,13 +53,13 @@ class MissingExtraError(ImportError):
     """An optional dependency is absent; the message holds the `pip install` that mends it."""
 
 
-def require(module: str, extra: str, purpose: str) -> Any:
+def require(module: str, extra: str, purpose: str | None = None) -> Any:
     """Return an optional module, imported.
 
     Args:
         module: its name, such as 'zarr'.
         extra: the extra of this package that brings it.
-        purpose: what needs it, for the message: "boosted trees".
+        purpose: what needs it, in the plural, for the message: "boosted trees".
 
     Raises:
         MissingExtraError: it is not installed.
@@ -67,7 +67,8 @@ def require(module: str, extra: str, purpose: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise MissingExtraError(f"{purpose} need {module}: pip install 'everymode[{extra}]'.") from error
+        needs = "this needs" if purpose is None else f"{purpose} need"
+        raise MissingExtraError(f"{needs} {module}: pip install 'everymode[{extra}]'.") from error
 
 
 def nearest(name: str, known: Iterable[str], *, limit: int = 3) -> list[str]:

@@ -8,6 +8,7 @@ Two ways, both for any linear path and any solver:
                  is sigma^2 / alpha times the Jacobian of D, and M the rows that are known,
                  D + C M' (M C M')^-1 (known - M D) is the mean of y given y_t and what is known, were y given y_t
                  normal: exact for a normal p(y | x). The inverse is by conjugate gradients, one backward pass each.
+                 Values that are known in part only, up to noise of standard deviation s, add s^2 to M C M'.
 
 In both a step can be taken `resamplings` times: noise is put back on its end, as much as the step took away, and the
 step is repeated. What was decided too early is decided again, now that the known part is clearer.
@@ -42,24 +43,39 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from everymode.errors import check_choice, check_number
+from everymode.errors import SettingError, check_choice, check_number
 from everymode.paths import Path
 from everymode.randomness import Source, normal
 from everymode.solvers import Sampler, Tableau, integrate, last
 
-__all__ = ["INPAINTINGS", "Known", "corrected", "follow"]
+__all__ = ["INPAINTINGS", "Known", "Regression", "corrected", "follow"]
 
 INPAINTINGS = ("posterior", "replacement")
-_PASSES = 8  # of conjugate gradients
-_RIDGE = 0.03  # on M C M', in shares of what it were for y of unit variance: a learned Jacobian is rough
 _LEAST_SIGMA = 1e-3  # of what noise is divided by
 
 Predictor = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Regression:
+    """How M C M' is inverted: a learned Jacobian is rough, the more so the more values there are.
+
+    Attributes:
+        ridge: added to M C M', in shares of what it were for y of unit variance.
+        passes: of conjugate gradients, each one backward pass.
+    """
+
+    ridge: float = 0.03
+    passes: int = 8
+
+    def __post_init__(self) -> None:
+        check_number("ridge", self.ridge, 0.0, exclusive_low=True)
+        check_number("passes", self.passes, 1, 1000, integer=True)
 
 
 @dataclass(frozen=True)
@@ -71,20 +87,28 @@ class Known:
         mask: (batch, *event), whether they are.
         method: 'posterior' or 'replacement'.
         resamplings: how often each step is taken.
+        spread: (batch, *event), the standard deviations of the values about y where they are known in part only;
+            None where they are exact. For 'posterior' alone.
+        regression: of 'posterior'.
     """
 
     values: Tensor
     mask: Tensor
     method: str = "posterior"
     resamplings: int = 10
+    spread: Tensor | None = None
+    regression: Regression = field(default_factory=Regression)
 
     def __post_init__(self) -> None:
         check_choice("inpainting", self.method, INPAINTINGS)
         check_number("resamplings", self.resamplings, 1, 100_000, integer=True)
+        if self.spread is not None and self.method != "posterior":
+            raise SettingError(f"inpainting={self.method!r} takes values as exact: leave spread out, or 'posterior'.")
 
     def put(self, y: Tensor) -> Tensor:
-        """Return y (batch, *event) with what is known in its place."""
-        return torch.where(self.mask, self.values, y)
+        """Return y (batch, *event) with what is known exactly in its place."""
+        exact = self.mask if self.spread is None else self.mask & (self.spread == 0)
+        return torch.where(exact, self.values, y)
 
 
 def corrected(known: Known) -> Callable[[Tensor, Callable[[Tensor], Tensor], Tensor, Tensor], Tensor]:
@@ -92,31 +116,42 @@ def corrected(known: Known) -> Callable[[Tensor, Callable[[Tensor], Tensor], Ten
     mask = known.mask.to(known.values.dtype)
 
     def correct(data: Tensor, pull: Callable[[Tensor], Tensor], alpha: Tensor, sigma: Tensor) -> Tensor:
-        ridge = float(_RIDGE * alpha / (alpha.square() + sigma.square()))  # in units of the Jacobian
+        usual = alpha / (alpha.square() + sigma.square())  # the Jacobian, were y of unit variance
+        ridge = (known.regression.ridge * usual).to(data).expand_as(data)
+        if known.spread is not None:
+            ridge = ridge + known.spread.square() * (alpha / sigma.square().clamp_min(_LEAST_SIGMA**2)).to(data)
         missing = mask * (known.values - data)
-        return known.put(data + _regressed(pull, missing, mask, ridge))
+        return known.put(data + _regressed(pull, missing, mask, ridge, usual.to(data), known.regression.passes))
 
     return correct
 
 
-def _regressed(pull: Callable[[Tensor], Tensor], missing: Tensor, mask: Tensor, ridge: float) -> Tensor:
-    """Return C M' (M C M' + ridge)^-1 missing, row by row, by conjugate gradients; C v = pull(v)."""
+def _regressed(
+    pull: Callable[[Tensor], Tensor], missing: Tensor, mask: Tensor, ridge: Tensor, usual: Tensor, passes: int
+) -> Tensor:
+    """Return C M' (M C M' + ridge)^-1 missing, row by row, by conjugate gradients; C v = pull(v).
+
+    Where the ridges differ the steps are scaled by 1 / (usual + ridge), with `usual` the size of C.
+    """
 
     def dot(u: Tensor, v: Tensor) -> Tensor:
         return (u * v).flatten(1).sum(dim=1).reshape(-1, *(1,) * (u.ndim - 1))
 
-    left, direction, found = missing, missing, torch.zeros_like(missing)
-    size = first = dot(left, left)
-    for _ in range(min(_PASSES, int(mask.flatten(1).sum(dim=1).max()))):
+    shrink = 1 / (usual + ridge)
+    left, found = missing, torch.zeros_like(missing)
+    scaled = direction = shrink * left
+    size = first = dot(left, scaled)
+    for _ in range(min(passes, int(mask.flatten(1).sum(dim=1).max()))):
         pulled = pull(direction)
         bent = mask * pulled + ridge * direction
         curvature = dot(direction, bent)
         # a learned Jacobian need not be a covariance: a row stops where it is not, and where nothing is left
-        going = (curvature > 0.5 * ridge * dot(direction, direction)) & (size > 1e-10 * first)
+        going = (curvature > 0.5 * dot(direction, ridge * direction)) & (size > 1e-10 * first)
         share = torch.where(going, size / torch.where(going, curvature, 1.0), 0.0)
         found, left = found + share * pulled, left - share * bent
-        size, before = dot(left, left), size
-        direction = left + torch.where(going, size / torch.where(going, before, 1.0), 0.0) * direction
+        scaled = shrink * left
+        size, before = dot(left, scaled), size
+        direction = scaled + torch.where(going, size / torch.where(going, before, 1.0), 0.0) * direction
     return found
 
 

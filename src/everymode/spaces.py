@@ -188,6 +188,15 @@ class ArraySpace(Space):
         """Return one number a channel (a shift, a scale) spread over the event's shape."""
         return np.broadcast_to(self._channels(values), self.shape)
 
+    @property
+    def middle(self) -> np.ndarray:
+        """An event as the user has it that stands for what is not known: the mean."""
+        return self.per_value(self.shift)
+
+    def spread_over(self, values: np.ndarray) -> np.ndarray:
+        """Return one thing a value as the user has it, (rows, *event), as one a standardised value."""
+        return values
+
     def check(self, values: Any, what: str = "the data") -> np.ndarray:
         """Return `values` as float64 (rows, *event), or raise `DataError` naming both shapes or the bad cells."""
         try:
@@ -275,6 +284,23 @@ class SequenceSpace(ArraySpace):
         """Shape of an event as the user has it, (horizon, d)."""
         return (self.shape[0], self.shape[1] - len(self.angles))
 
+    @property
+    def _others(self) -> list[int]:
+        """Which of the d values are no angles."""
+        return [index for index in range(self.given_shape[1]) if index not in self.angles]
+
+    @property
+    def middle(self) -> np.ndarray:
+        """An event as the user has it that stands for what is not known, (horizon, d): means, and centres of angles."""
+        event = np.empty(self.given_shape)
+        event[:, self._others] = self.shift[: len(self._others)]
+        event[:, list(self.angles)] = self.centres
+        return event
+
+    def spread_over(self, values: np.ndarray) -> np.ndarray:
+        """Return one thing a value (rows, horizon, d) as one a standardised value, (rows, horizon, d + angles)."""
+        return values[..., [*self._others, *self.angles, *self.angles]]
+
     def check(self, values: Any, what: str = "the data") -> np.ndarray:
         """Return `values` as float64 (rows, horizon, d + angles), angles told by sines and cosines."""
         if not self.angles:
@@ -298,7 +324,7 @@ class SequenceSpace(ArraySpace):
         turned = np.arctan2(sines, cosines) - centres
         angles = centres + turned - 2 * np.pi * np.round(turned / (2 * np.pi))
         decoded = np.empty((*array.shape[:-1], array.shape[-1] - count))
-        decoded[..., [index for index in range(decoded.shape[-1]) if index not in self.angles]] = plain
+        decoded[..., self._others] = plain
         decoded[..., list(self.angles)] = angles
         return decoded
 

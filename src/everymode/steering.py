@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from everymode.errors import SettingError, UnsupportedError, check_number
 from everymode.families import Family, get_family, names
 from everymode.families.base import outside_inference
 from everymode.guidance import Autoguidance, Classifier, ClassifierFree
-from everymode.inpainting import Known
+from everymode.inpainting import Known, Regression
 from everymode.inputs import encode_condition
 from everymode.spaces import ArraySpace, Condition, place, repeat_rows, take_rows
 
@@ -80,7 +80,11 @@ class Steering:
     Attributes:
         family: fitted.
         y_space: of y.
-        known: (rows, *event) in the units of y, NaN where y is drawn; or None.
+        known: (rows, *event) in the units of y, NaN where y is drawn; or None. Of a sequence with angles they are
+            known in pairs, sine and cosine.
+        spread: how far known values may be off, (rows, *leading axes of the event), in standard deviations of y; exact
+            if None.
+        regression: see `everymode.inpainting.Known`.
         inpainting: see `everymode.inpainting.Known`.
         resamplings: the same.
         temperature: draws are from p(y | x)^(1 / temperature).
@@ -100,6 +104,8 @@ class Steering:
     temperature: float = 1.0
     guides: tuple[Guide, ...] = ()
     weaker_x: Condition | None = None
+    spread: np.ndarray | None = None
+    regression: Regression = field(default_factory=Regression)
 
     def __post_init__(self) -> None:
         check_number("temperature", self.temperature, 0.0, exclusive_low=True)
@@ -164,11 +170,14 @@ class Steering:
             return None
         given = self.known[rows.numpy()]
         unknown = np.isnan(given)
-        middle = self.y_space.per_value(self.y_space.shift)
-        values = self.y_space.encode(np.where(unknown, middle, given)).to(device)
-        mask = torch.from_numpy(~unknown).to(device)
-        each = [part.repeat_interleave(n, dim=0) for part in (values, mask)]
-        return Known(each[0], each[1], self.inpainting, self.resamplings)
+        values = self.y_space.encode(np.where(unknown, self.y_space.middle, given))
+        parts = [values, torch.from_numpy(self.y_space.spread_over(~unknown))]
+        if self.spread is not None:
+            off = torch.from_numpy(self.spread[rows.numpy()]).to(values.dtype)
+            parts.append(off.reshape(*off.shape, *(1,) * (values.ndim - off.ndim)).expand_as(values))
+        values, mask, *spread = (part.to(device).repeat_interleave(n, dim=0) for part in parts)
+        off = spread[0] if spread else None
+        return Known(values, mask, self.inpainting, self.resamplings, off, self.regression)
 
     def put(self, draws: np.ndarray) -> np.ndarray:
         """Return draws (rows, n, *event), in the units of y, with what is known exactly as it was given."""

@@ -102,6 +102,30 @@ def test_the_posterior_of_a_normal_is_exact(method, path):
     assert float((rest.std(0) / spread - 1).abs().max()) < 0.15
 
 
+@pytest.mark.parametrize("method", ["ddpm", "rk4"])
+def test_the_posterior_of_a_normal_given_noisy_values_is_exact(method):
+    """One value known exactly, two up to noise of their own: the normal given all three, in closed form."""
+    mixture, mask = Mixture(5, 1, seed=3), torch.tensor([True, False, True, False, True])
+    known = torch.tensor([0.7, 9.0, -0.4, 9.0, 0.2], dtype=torch.float64)
+    spread = torch.tensor([0.0, 9.0, 0.3, 9.0, 1.0], dtype=torch.float64)
+    told = mixture.covariances[0][mask][:, mask] + spread[mask].square().diag()
+    gain = torch.linalg.solve(told, mixture.covariances[0][mask]).mT
+    mean = mixture.means[0] + gain @ (known[mask] - mixture.means[0][mask])
+    covariance = mixture.covariances[0] - gain @ mixture.covariances[0][mask]
+    draws = mixture.inpaint(
+        known, mask, 4000, method=method, steps=40, settings=("posterior", 1, spread.expand(4000, -1))
+    )
+    assert (draws[:, 0] == known[0]).all()
+    rest, off = draws[:, 1:], covariance.diagonal().sqrt()[1:]
+    assert float(((rest.mean(0) - mean[1:]) / off).abs().max()) < 0.15
+    assert float((rest.std(0) / off - 1).abs().max()) < 0.15
+
+
+def test_noisy_values_are_refused_by_replacement():
+    with pytest.raises(SettingError, match="takes values as exact"):
+        Known(torch.zeros(1, 2), torch.ones(1, 2, dtype=torch.bool), "replacement", 1, torch.ones(1, 2))
+
+
 CASES = [(2, [1], 0), (2, [0], 1), (3, [0], 1), (3, [0, 2], 2), (5, [1, 2, 4], 0)]
 
 

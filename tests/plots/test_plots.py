@@ -20,12 +20,14 @@ OTHERS = [
     "matrix",
     "merging",
     "modes",
+    "policies",
     "quality",
     "scoreboard",
     "steps",
     "valley",
     "verdict",
-]  # of a lesson, a comparison, a curve, a diagnosis or a calibration, tested beside them
+    "ways",
+]  # of a lesson, a comparison, a curve, a diagnosis, a calibration or policies, tested beside them
 NEEDS = {"answers": "draws", "bands": "draws", "coverage": "scores"}  # the others need motion
 
 

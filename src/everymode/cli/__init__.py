@@ -1,5 +1,8 @@
 """The `everymode` command: one verb a file. A new module in this folder with a function `command` is a new verb.
 
+A package in this folder is a group of verbs, told in one line by its `SUMMARY`: `cli/policy/data.py` is
+`everymode policy data`.
+
 Exit codes: 0 fine; 1 it ran and a required threshold failed; 2 usage, input or configuration; 130 interrupted, after a
 checkpoint was written.
 """
@@ -10,6 +13,7 @@ import importlib
 import os
 import pkgutil
 import sys
+from types import ModuleType
 
 import typer
 
@@ -41,10 +45,22 @@ def _app() -> typer.Typer:
     ) -> None:
         """Predict every valid answer, not their average."""
 
-    for module in sorted(pkgutil.iter_modules(__path__), key=lambda m: m.name):
-        if module.name not in _NOT_VERBS and not module.name.startswith("_"):
-            app.command(module.name)(importlib.import_module(f"{__name__}.{module.name}").command)
+    _add_verbs(app, sys.modules[__name__])
     return app
+
+
+def _add_verbs(app: typer.Typer, package: ModuleType) -> None:
+    """Add every module of a package as a verb, and every package in it as a group of verbs."""
+    for found in sorted(pkgutil.iter_modules(package.__path__), key=lambda m: m.name):
+        if found.name in _NOT_VERBS or found.name.startswith("_"):
+            continue
+        module = importlib.import_module(f"{package.__name__}.{found.name}")
+        if found.ispkg:
+            group = typer.Typer(help=module.SUMMARY, no_args_is_help=True, rich_markup_mode="markdown")
+            _add_verbs(group, module)
+            app.add_typer(group, name=found.name)
+        else:
+            app.command(found.name)(module.command)
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -69,3 +69,14 @@ class Voice:
                 progress.update(task, total=report.steps, completed=report.step, loss=f"loss {seen:.4f}")
 
             yield move
+
+    @contextmanager
+    def count(self, title: str) -> Iterator[Callable[[int, int], None]]:
+        """Give a function that moves a bar to so many of so many."""
+        if self.quiet or not sys.stderr.isatty():
+            yield lambda done, total: None
+            return
+        columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=self.errors, transient=True) as progress:
+            task = progress.add_task(title, total=None)
+            yield lambda done, total: progress.update(task, total=total, completed=done)

@@ -14,13 +14,40 @@ from everymode.lazy import attach
 
 if TYPE_CHECKING:
     from everymode.policies import recipes
+    from everymode.policies.client import LateWarning, RemotePolicy, ServerError
+    from everymode.policies.continuity import Continuity, Ensemble, RealTime, Select
     from everymode.policies.demonstrations import Demonstrations
     from everymode.policies.execution import Execution
     from everymode.policies.policy import Policy, load_policy
+    from everymode.policies.readers import read_demonstrations
+    from everymode.policies.server import PolicyServer
 
-__all__ = ["Demonstrations", "Execution", "Policy", "load_policy", "recipes"]
+__all__ = [
+    "Continuity",
+    "Demonstrations",
+    "Ensemble",
+    "Execution",
+    "LateWarning",
+    "Policy",
+    "PolicyServer",
+    "RealTime",
+    "RemotePolicy",
+    "Select",
+    "ServerError",
+    "load_policy",
+    "read_demonstrations",
+    "recipes",
+]
 
-_HOMES = {"demonstrations": ("Demonstrations",), "execution": ("Execution",), "policy": ("Policy", "load_policy")}
+_HOMES = {
+    "client": ("LateWarning", "RemotePolicy", "ServerError"),
+    "continuity": ("Continuity", "Ensemble", "RealTime", "Select"),
+    "demonstrations": ("Demonstrations",),
+    "execution": ("Execution",),
+    "policy": ("Policy", "load_policy"),
+    "readers": ("read_demonstrations",),
+    "server": ("PolicyServer",),
+}
 
 __getattr__, __dir__ = attach(
     __name__,

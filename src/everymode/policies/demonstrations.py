@@ -13,6 +13,7 @@ from everymode.errors import DataError, unknown_name
 __all__ = ["ACTION", "STATE", "Demonstrations"]
 
 STATE, ACTION = "state", "action"
+_BLOCK = 10_000  # rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,14 +131,22 @@ class Demonstrations:
     def check_finite(self) -> None:
         """Raise `DataError` that names the array, the episode and the step where a number is NaN or infinite."""
         for name, values in {**self.observations, ACTION: self.actions}.items():
-            array = np.asarray(values)
-            if array.dtype.kind != "f":
-                continue
-            bad = ~np.isfinite(array.reshape(len(array), -1)).all(axis=1)
-            if bad.any():
-                row = int(np.flatnonzero(bad)[0])
+            rows = _not_finite(values)
+            if len(rows):
+                row = int(rows[0])
                 episode = int(np.searchsorted(self.episode_ends, row, side="right"))
                 raise DataError(
-                    f"{self.source}: {name} holds NaN or infinite values in {int(bad.sum())} step(s), the first in "
+                    f"{self.source}: {name} holds NaN or infinite values in {len(rows)} step(s), the first in "
                     f"episode {episode}, step {row - int(self.starts[episode])}. Drop these episodes first."
                 )
+
+
+def _not_finite(values: Any) -> np.ndarray:
+    """Return the rows with a number that is not finite; a block at a time, as not all may fit in memory."""
+    found = [np.empty(0, dtype=np.int64)]
+    for start in range(0, len(values), _BLOCK):
+        block = np.asarray(values[start : start + _BLOCK])
+        if block.dtype.kind != "f":
+            break
+        found.append(start + np.flatnonzero(~np.isfinite(block.reshape(len(block), -1)).all(axis=1)))
+    return np.concatenate(found)

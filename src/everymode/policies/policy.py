@@ -13,13 +13,16 @@ from sklearn.utils.validation import check_is_fitted
 
 from everymode.errors import DataError, SettingError, check_bool, check_number
 from everymode.families import Family, get_family
+from everymode.inpainting import Regression
 from everymode.networks import NetworkFactory, network_name
 from everymode.persistence import read_model, write_model
+from everymode.policies.continuity import Continuity, get_continuity
 from everymode.policies.demonstrations import STATE, Demonstrations
 from everymode.policies.execution import Execution
 from everymode.policies.windows import action_windows, observation_windows, spaces_of, steps_of, take_windows
 from everymode.randomness import PerRow, mix, new_generator, seed_of
-from everymode.spaces import Condition, DictSpace, LabelSpace, SequenceSpace, Space, place, take_rows
+from everymode.spaces import Condition, DictSpace, LabelSpace, SequenceSpace, Space, place, repeat_rows, take_rows
+from everymode.steering import Steering
 from everymode.training import Progress, TrainingSettings, default_learning_rate, finish, resolve_device, train
 
 __all__ = ["POLICY_FILE", "Policy", "load_policy"]
@@ -29,6 +32,7 @@ _ROWS_AT_ONCE = 4096  # robots of one pass
 _FEW_STEPS = 10_000  # of demonstrations, for which a smaller network and a shorter training do
 _WIDTHS = {"mlp": (256, 512)}  # with few steps, and with more
 _OTHER_WIDTHS = (128, 256)
+_REGRESSION = Regression(ridge=0.3, passes=2)  # of what is known of a chunk: it has many values, and little time
 _SAVED = ("history_", "n_steps_", "stopped_", "fit_seconds_", "precision_", "rate_", "sample_seed_", "width_")
 _INITIAL, _TRAINING, _SPLIT, _SAMPLE, _SETTLE = range(5)  # streams of randomness
 
@@ -58,6 +62,8 @@ class Policy(BaseEstimator):
         patience: looks without improvement after which they do.
         max_seconds: a bound on the training time.
         precision: 'auto' (measured), 'float32' or 'bf16'.
+        continuity: how the next chunk meets the last one: 'none', 'ensemble', 'select' or 'real_time', or an object of
+            `everymode.policies.continuity` with settings.
         device: 'auto', 'cpu', 'cuda', ...
         random_state: an int makes everything repeatable: same seed, same weights, same actions.
 
@@ -91,6 +97,7 @@ class Policy(BaseEstimator):
         patience: int = 10,
         max_seconds: float | None = None,
         precision: str = "auto",
+        continuity: str | Continuity | None = None,
         device: str = "auto",
         random_state: Any = None,
     ) -> None:
@@ -110,6 +117,7 @@ class Policy(BaseEstimator):
         self.patience = patience
         self.max_seconds = max_seconds
         self.precision = precision
+        self.continuity = continuity
         self.device = device
         self.random_state = random_state
 
@@ -140,6 +148,7 @@ class Policy(BaseEstimator):
         """
         family, seed = get_family(self.family), seed_of(self.random_state)
         self._check_horizons()
+        get_continuity(self.continuity).check(self)
         demonstrations.check_finite()
         x_space, y_space = spaces_of(demonstrations, self.observation_horizon, self.prediction_horizon)
         x, y = observation_windows(demonstrations, x_space), action_windows(demonstrations, y_space)
@@ -224,21 +233,47 @@ class Policy(BaseEstimator):
         robots = len(next(iter(given.values())))
         return self.plan(given, self.generators(robots, random_state))
 
-    def plan(self, observations: Mapping[str, Any], generators: Sequence[torch.Generator]) -> np.ndarray:
+    def plan(
+        self,
+        observations: Mapping[str, Any],
+        generators: Sequence[torch.Generator],
+        *,
+        draws: int | None = None,
+        known: np.ndarray | None = None,
+        spread: np.ndarray | None = None,
+    ) -> np.ndarray:
         """Return the next actions, (robots, prediction_horizon, d), each robot's with a generator of its own.
 
         Args:
             observations: by name (robots, observation_horizon, *shape), oldest first.
             generators: one a robot, on the CPU.
+            draws: chunks for each robot; the answer is then (robots, draws, prediction_horizon, d).
+            known: actions that are known, (robots, prediction_horizon, d), NaN where they are to be drawn.
+            spread: how far the known ones may be off, (robots, prediction_horizon), in standard deviations of the
+                actions; exact if None.
+
+        Raises:
+            UnsupportedError: actions are known, and the family cannot draw the rest given them.
         """
-        x, family = self._encoded(observations), self.family_
+        x, family, each = self._encoded(observations), self.family_, 1 if draws is None else draws
+        steering = None
+        if known is not None:
+            told: dict[str, Any] = {"resamplings": 1, "spread": spread, "regression": _REGRESSION}
+            steering = Steering(family, self.action_space_, known, **told)
         parts = []
         with torch.inference_mode():
             for start in range(0, len(generators), _ROWS_AT_ONCE):
                 rows = slice(start, start + _ROWS_AT_ONCE)
-                embedding = family.encode(place(take_rows(x, rows), family.device))
-                parts.append(family.draw(embedding, generator=PerRow(tuple(generators[rows]))).cpu())
-        return self.action_space_.decode(torch.cat(parts))
+                embedding = repeat_rows(family.encode(place(take_rows(x, rows), family.device)), each)
+                source = PerRow(tuple(generators[rows]))
+                if steering is None:
+                    drawn = family.draw(embedding, generator=source)
+                else:
+                    index = torch.arange(*rows.indices(len(generators)))
+                    drawn = family.controlled(embedding, steering.control(index, each, family.device), generator=source)
+                parts.append(drawn.cpu())
+        chunks = self.action_space_.decode(torch.cat(parts))
+        return chunks if draws is None else chunks.reshape(-1, draws, *chunks.shape[1:])
 
     def generators(self, robots: int, random_state: int | None = None) -> list[torch.Generator]:
         """Return the generators of so many robots, each with a stream of its own of one seed."""
@@ -274,15 +309,31 @@ class Policy(BaseEstimator):
             encoded[name] = space.encode(values)
         return encoded
 
-    def start(self, robots: int = 1, *, random_state: int | None = None) -> Execution:
+    def start(
+        self,
+        robots: int = 1,
+        *,
+        random_state: int | None = None,
+        continuity: str | Continuity | None = None,
+        delay: int = 0,
+    ) -> Execution:
         """Return the execution of this policy by several robots side by side.
 
         Args:
             robots: how many.
             random_state: a seed; if None the policy's own. Same seed, same actions.
+            continuity: in place of the policy's own.
+            delay: control steps from an observation until the actions that were predicted for it can be executed; the
+                robots go on with those before it meanwhile. A clock that makes inference delays testable anywhere.
+
+        Raises:
+            SettingError: a setting is out of range, or the actions would run out before the next arrive.
+            UnsupportedError: the family cannot do what the continuity asks.
         """
         check_number("robots", robots, 1, integer=True)
-        return Execution(self, self.generators(robots, random_state))
+        chosen = get_continuity(self.continuity if continuity is None else continuity)
+        chosen.check(self)
+        return Execution(self, self.generators(robots, random_state), continuity=chosen, delay=delay)
 
     def act(self, observation: Mapping[str, Any] | Any) -> np.ndarray:
         """Return the next action of one robot, (d,), for its present observation; the policy keeps what it saw before.
@@ -320,6 +371,29 @@ class Policy(BaseEstimator):
         return space
 
     @property
+    def action_scale_(self) -> np.ndarray:
+        """Standard deviation of each value of the actions, (d,); of an angle one radian."""
+        space = self.action_space_
+        scale = np.ones(self.n_actions_)
+        others = np.setdiff1d(np.arange(len(scale)), space.angles)
+        scale[others] = space.scale[: len(others)]
+        return scale
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the policy sees and does, JSON-ready: what a server tells its robots."""
+        check_is_fitted(self, "family_")
+        return {
+            "family": self.family_.name,
+            "observation_horizon": self.observation_horizon,
+            "prediction_horizon": self.prediction_horizon,
+            "execution_horizon": self.execution_horizon,
+            "observations": {name: space.to_dict() for name, space in self.observation_spaces_.items()},
+            "actions": self.n_actions_,
+            "rate": self.rate_,
+            "nfe": self.nfe,
+        }
+
+    @property
     def n_actions_(self) -> int:
         """Number of values of one action."""
         return self.action_space_.given_shape[1]
@@ -347,7 +421,7 @@ class Policy(BaseEstimator):
         left_out = ("family", "network", "random_state")
         params = {name: value for name, value in self.get_params(deep=False).items() if name not in left_out}
         header = {
-            "policy": {**params, "random_state": None},
+            "policy": {**params, "continuity": get_continuity(self.continuity).to_dict(), "random_state": None},
             "fitted": {name: getattr(self, name) for name in _SAVED},
         }
         sizes: dict[str, Any] = {"width": self.width_, "depth": self.depth, "network": self._network}
@@ -387,7 +461,8 @@ def load_policy(path: str | Path, *, device: str = "auto", network: NetworkFacto
     built, header = read_model(path, network=network, kind="policy")
     settings = type(built)(**built.get_params())
     chosen = header.get("network") if network is None else network
-    policy = Policy(settings, network=chosen, **{**header["policy"], "device": device})
+    given = {**header["policy"], "continuity": get_continuity(header["policy"]["continuity"]), "device": device}
+    policy = Policy(settings, network=chosen, **given)
     for name, value in header["fitted"].items():
         setattr(policy, name, value)
     policy.family_, policy._execution = built.to(resolve_device(device)), None

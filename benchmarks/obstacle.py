@@ -1,0 +1,152 @@
+"""Round the obstacle, and through the posts: which recipes drive into them, and how many of the ways each takes.
+
+    python benchmarks/obstacle.py [--environments Obstacle,Avoiding] [--recipes mse,...] [--seconds 120]
+                                   [--episodes 200] [--seed 0] [--folder runs/obstacle]
+
+Every recipe learns from the same scripted demonstrations, with the same budget, and is judged on the same fresh starts
+(seeds from 200000), and from as many symmetric ones, which favour no way. Entropy and ways are those of the successful
+episodes. Finished recipes are kept in the folder. Writes benchmarks/results/obstacle.json (environments that are
+not asked for keep what it says of them) and docs/images/obstacle_ways.png, avoiding_ways.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from everymode.policies.recipes import get_recipe
+
+from everymode import plots
+from everymode.comparison import Budget
+from everymode.plots.style import house
+from everymode.policies import environments, load_policy
+from everymode.policies.comparison import PolicyComparison, Trial, compare_policies
+from everymode.policies.evaluation import Evaluation, evaluate
+from peers import RESULTS, write
+
+RECIPES = ("mse", "diffusion_policy", "flow_policy", "lstm_gmm", "ibc", "bet")
+GOOD = ("diffusion_policy", "flow_policy")
+SHOWN = {"Obstacle": 200, "Avoiding": 480}  # demonstrations: 20 and more of each way
+LEAST_WAYS = {"Obstacle": 2, "Avoiding": 18}
+IMAGES = Path(__file__).parents[1] / "docs" / "images"
+
+
+def described(found: Evaluation, symmetric: Evaluation) -> dict[str, Any]:
+    """Return a row of the result."""
+    done = symmetric.of_successes
+
+    def share(of: Evaluation, name: str) -> dict[str, Any]:
+        measure = getattr(of, name)
+        return {"share": round(measure.value, 4), "interval": [round(measure.low, 4), round(measure.high, 4)]}
+
+    return {
+        "score": round(found.score.value, 4),
+        "success": share(found, "success"),
+        "collided": share(found, "collided"),
+        "symmetric": {
+            "success": share(symmetric, "success"),
+            "collided": share(symmetric, "collided"),
+            "ways_taken": done.ways_taken,
+            "ways": done.ways if len(done.ways) <= 2 else None,
+            "entropy": None if done.entropy is None else round(done.entropy.value, 4),
+            "entropy_demonstrators": None if done.entropy is None else round(done.entropy.floor or 0.0, 4),
+            "entropy_share": None if done.entropy_share is None else round(done.entropy_share, 4),
+            "recall": None if done.recall is None else round(done.recall.value, 4),
+            "commitment": None if done.commitment is None else round(done.commitment.value, 4),
+        },
+        "commitment": None if found.behaviour.commitment is None else round(found.behaviour.commitment.value, 4),
+        "seam_jump": found.behaviour.seam_jump,
+        "inner_jump": found.behaviour.inner_jump,
+        "nfe": found.nfe,
+        "chunk_ms_median": round(found.chunk_ms_median, 3),
+        "chunk_ms_p95": round(found.chunk_ms_p95, 3),
+        "parameters": found.parameters,
+        "train_seconds": round(found.train_seconds or 0.0, 1),
+    }
+
+
+def run(environment: str, asked: argparse.Namespace) -> dict[str, Any]:
+    """Return the rows of one environment, and draw its figure."""
+    shown = environments.demonstrate(environment, SHOWN[environment], asked.seed)
+    trial = Trial(environment, Budget(seconds=asked.seconds), asked.episodes, shown=60, seed=asked.seed)
+    folder = Path(asked.folder) / environment
+    recipes = {name: get_recipe(name) for name in asked.recipes.split(",")}
+
+    def tell(name: str, found: Evaluation | str, done: int, total: int) -> None:
+        print(f"[{done}/{total}] {environment}: {name}\n{found}", flush=True)
+
+    found = compare_policies(recipes, shown, trial, folder, progress=tell)
+    rows = {}
+    for name, each in found.evaluations.items():
+        place = folder / "recipes" / name
+        symmetric = evaluate(
+            load_policy(place, device="cpu"),
+            environment,
+            asked.episodes,
+            options={"symmetric": True},
+            demonstrations=shown,
+            random_state=asked.seed,
+        )
+        rows[name] = described(each, symmetric)
+    print(found)
+    draw(environment, found)
+    return {
+        "demonstrations": {"episodes": shown.n_episodes, "steps": shown.steps},
+        "recipes": rows,
+        "failures": found.failures,
+        "checks": checks(environment, rows),
+    }
+
+
+def draw(environment: str, found: PolicyComparison) -> None:
+    """Write the figure of all paths from one symmetric start."""
+    if found.ways is None:
+        return
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    with house():
+        plots.draw("ways", found.ways).savefig(IMAGES / f"{environment.lower()}_ways.png", dpi=100)
+
+
+def checks(environment: str, rows: dict[str, Any]) -> dict[str, bool]:
+    """Return what is asked for, and whether it holds."""
+    least = LEAST_WAYS[environment]
+    held = {}
+    if "mse" in rows:
+        held["mse collides in more than half of the symmetric episodes"] = (
+            rows["mse"]["symmetric"]["collided"]["share"] > 0.5
+        )
+    for name in set(GOOD) & set(rows):
+        row = rows[name]
+        held[f"{name} succeeds in at least 95 %"] = row["success"]["share"] >= 0.95
+        held[f"{name} takes at least {least} ways"] = row["symmetric"]["ways_taken"] >= least
+        held[f"{name} has at least .9 of the demonstrators' entropy"] = (
+            row["symmetric"]["entropy_share"] or 0.0
+        ) >= 0.9
+    for name, met in held.items():
+        print("met   " if met else "MISSED", environment, name)
+    return held
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--environments", default="Obstacle,Avoiding")
+    parser.add_argument("--recipes", default=",".join(RECIPES))
+    parser.add_argument("--seconds", type=float, default=120)
+    parser.add_argument("--episodes", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", default="runs/obstacle")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    kept = RESULTS / "obstacle.json"
+    found = json.loads(kept.read_text())["environments"] if kept.is_file() else {}
+    for environment in asked.environments.split(","):
+        found[environment] = run(environment, asked)
+    settings = {"seconds": asked.seconds, "episodes": asked.episodes, "seed": asked.seed, "first_seed": 200_000}
+    write("obstacle", {**settings, "environments": found})
+
+
+if __name__ == "__main__":
+    main()

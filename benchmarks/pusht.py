@@ -1,0 +1,102 @@
+"""Push-T from state: every recipe with the same budget, on 500 fresh starts that nothing was chosen on.
+
+    python benchmarks/pusht.py [--recipes mse,flow_policy,...] [--minutes 60] [--episodes 500] [--checkpoints 5]
+                               [--seed 0] [--threads 2] [--robots 50] [--device auto] [--folder runs/pusht]
+
+Every recipe learns from pusht_lowdim.npz (in the folder EVERYMODE_DATA, by default `shared/data` beside the checkout). Of
+its checkpoints the best is chosen on 50 starts from seed 100000 and reported on fresh ones from 200000; the score that
+it was chosen for stands beside as `best_of_checkpoints`, to show how much choosing flatters. A chunk is timed for one
+robot on one core. Finished recipes are kept in the folder, and rows of the result that are not asked for in the result.
+Writes benchmarks/results/pusht.json (pusht_cuda.json where that is the device).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+import torch
+
+from everymode.comparison import Budget
+from everymode.policies.comparison import Trial, compare_policies
+from everymode.policies.evaluation import Evaluation
+from everymode.policies.readers import read_demonstrations
+from everymode.policies.recipes import get_recipe, names
+from peers import DATA, RESULTS, write
+
+CHOOSING = 50
+
+
+def row(recipe: str, found: Evaluation) -> dict[str, Any]:
+    """Return what the table says of a recipe."""
+    seeds = [episode.seed for episode in found.rollouts]
+    return {
+        "recipe": recipe,
+        "mean_score": round(found.score.value, 4),
+        "score_interval": [None if end is None else round(end, 4) for end in (found.score.low, found.score.high)],
+        "final_score": round(found.final.value, 4),
+        "success": round(found.success.value, 4),
+        "best_of_checkpoints": found.best_of_checkpoints and round(found.best_of_checkpoints, 4),
+        "nfe": found.nfe,
+        "chunk_ms_median": round(found.chunk_ms_median, 3),
+        "chunk_ms_p95": round(found.chunk_ms_p95, 3),
+        "parameters": found.parameters,
+        "train_minutes": round((found.train_seconds or 0.0) / 60, 2),
+        "seeds": [seeds[0], seeds[-1]],
+        "seam_jump": found.behaviour.seam_jump,
+        "inner_jump": found.behaviour.inner_jump,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--recipes", default=",".join(names()))
+    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--episodes", type=int, default=500)
+    parser.add_argument("--checkpoints", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--robots", type=int, default=50)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--folder", default="runs/pusht")
+    asked = parser.parse_args()
+    torch.set_num_threads(asked.threads)
+    shown = read_demonstrations(DATA / "pusht_lowdim.npz", keys=["state"])
+    trial = Trial(
+        "PushT",
+        Budget(seconds=60 * asked.minutes),
+        asked.episodes,
+        asked.checkpoints,
+        choosing=min(CHOOSING, asked.episodes),
+        shown=0,
+        robots=asked.robots,
+        seed=asked.seed,
+    )
+    recipes = {name: get_recipe(name).set_params(device=asked.device) for name in asked.recipes.split(",")}
+
+    def tell(name: str, found: Evaluation | str, done: int, total: int) -> None:
+        print(f"[{done}/{total}] {name}\n{found}", flush=True)
+
+    found = compare_policies(recipes, shown, trial, asked.folder, progress=tell)
+    print(found)
+    name = "pusht_cuda" if asked.device == "cuda" else "pusht"
+    terms = {
+        "minutes": asked.minutes,
+        "threads": asked.threads,
+        "seed": asked.seed,
+        "checkpoints": asked.checkpoints,
+        "choosing": trial.choosing,
+        "demonstrations": {"episodes": shown.n_episodes, "steps": shown.steps},
+    }
+    kept: dict[str, Any] = {}
+    if (RESULTS / f"{name}.json").is_file():
+        earlier = json.loads((RESULTS / f"{name}.json").read_text())
+        if all(earlier.get(key) == value for key, value in terms.items()):  # a table is of equal terms
+            kept = {each["recipe"]: each for each in earlier["recipes"]}
+    kept |= {name: row(name, each) for name, each in found.evaluations.items()}
+    write(name, {**terms, "recipes": list(kept.values()), "failures": found.failures})
+
+
+if __name__ == "__main__":
+    main()
