@@ -22,6 +22,7 @@ import everymode as em
 import everymode.estimator
 from everymode.errors import DataError, SettingError, UnsupportedError
 from everymode.families import Family, get_family
+from everymode.networks import ResidualMLP
 from everymode.spaces import DictSpace, ImageSpace, SequenceSpace, TableSpace, VectorSpace
 
 TINY = {"steps": 20, "width": 16, "depth": 1, "batch_size": 16, "device": "cpu"}
@@ -574,6 +575,18 @@ def test_a_network_of_ones_own(tmp_path):
     with pytest.raises(ValueError, match="give its factory with network="):
         em.load(path)
     assert np.array_equal(em.load(path, network=Own).sample(x, 2), model.sample(x, 2))
+
+
+def test_a_network_by_its_name_comes_back_from_the_file(tmp_path):
+    x, y = normal(ROWS, 2), normal(ROWS, 4, 2, seed=1)
+    model = tiny(network="mlp").fit(x, y)
+    assert isinstance(model.family_.network, ResidualMLP)
+    assert not isinstance(tiny().fit(x, y).family_.network, ResidualMLP)  # a sequence's usual one
+    read = em.load(model.save(tmp_path / "named.safetensors"))
+    assert read.network == "mlp"
+    assert np.array_equal(read.sample(x, 2), model.sample(x, 2))
+    with pytest.raises(ValueError, match=r"Unknown network 'mpl'. Did you mean 'mlp'"):
+        tiny(network="mpl").fit(x, y)
 
 
 def test_what_is_documented_is_true():

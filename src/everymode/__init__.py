@@ -62,7 +62,7 @@ if TYPE_CHECKING:
         Shortcut,
         Trees,
     )
-    from everymode.policies import Demonstrations, Policy
+    from everymode.policies import Demonstrations, Policy, load_policy
     from everymode.recording import record
     from everymode.tape import Tape
 
@@ -114,6 +114,7 @@ __all__ = [
     "guidance_cost",
     "judge",
     "load",
+    "load_policy",
     "metrics",
     "networks",
     "paths",
@@ -166,7 +167,7 @@ _HOMES = {
         "NormalizingFlow",
         "Trees",
     ),
-    "policies": ("Demonstrations", "Policy"),
+    "policies": ("Demonstrations", "Policy", "load_policy"),
     "recording": ("record",),
     "tape": ("Tape",),
 }

@@ -131,6 +131,8 @@ def condition_distances(x: Any, others: Any) -> tuple[Tensor, Tensor]:
     for part, other in zip(_parts(x), _parts(others), strict=True):
         if part.is_floating_point():
             numbers = numbers + _squared_distances(part, other)
+        elif part.dtype == torch.uint8:  # pictures
+            numbers = numbers + _squared_distances(part, other) / 127.5**2
         else:
             labels, theirs = part.reshape(len(part), -1), other.reshape(len(other), -1)
             differs = differs + (labels[:, None] != theirs).sum(dim=2)

@@ -14,6 +14,7 @@ from everymode.spaces import (
     DictSpace,
     ImageSpace,
     LabelSpace,
+    PixelSpace,
     SequenceSpace,
     SetSpace,
     TableSpace,
@@ -303,6 +304,49 @@ def test_a_space_from_json_encodes_to_the_same_bits():
         one, other = space.encode(data), again.encode(data)
         pairs = [(one[key], other[key]) for key in one] if isinstance(one, dict) else [(one, other)]
         assert all(torch.equal(a, b) for a, b in pairs)
+
+
+# Windows of observations and actions -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("low", [-np.pi, 0.0, 17.0])
+def test_angles_come_back_in_the_turn_that_they_were_told_in(low):
+    rng = np.random.default_rng(0)
+    steps = np.column_stack([rng.normal(3, 2, 500), rng.uniform(low, low + 2 * np.pi, 500), rng.normal(size=500)])
+    space = SequenceSpace.over(steps, 4, angles=(1,))
+    events = steps.reshape(-1, 4, 3)
+    encoded = space.encode(events)
+    assert encoded.shape == (125, *space.shape) == (125, 4, 4)
+    np.testing.assert_allclose(encoded.flatten(0, 1)[:, :2].std(0, unbiased=False), [1, 1], atol=1e-5)
+    np.testing.assert_allclose(encoded[..., 2:].square().sum(-1), 1, atol=1e-6)  # sine and cosine
+    decoded = space.decode(encoded)
+    away = np.abs(decoded - events)
+    seam = np.abs(events[..., 1] - low - np.pi) > np.pi - 1e-3  # there rounding may turn it once round
+    assert away[..., [0, 2]].max() < 1e-5
+    assert away[..., 1][~seam].max() < 1e-5
+    turned = space.encode(events + np.asarray([0, 2 * np.pi, 0]))
+    torch.testing.assert_close(turned, encoded, atol=1e-5, rtol=0)
+
+
+def test_an_angle_is_near_to_itself_a_turn_away():
+    space = SequenceSpace.over(np.linspace(0, 2 * np.pi, 50)[:, None], 1, angles=(0,))
+    one, other = space.encode(np.asarray([[[1e-3]], [[2 * np.pi - 1e-3]]]))
+    assert (one - other).norm() == pytest.approx(2e-3, rel=1e-3)
+    with pytest.raises(DataError, match=r"shape \(1, 1, 2\), but each row must have shape \(1, 1\)"):
+        space.encode(np.zeros((1, 1, 2)))
+    with pytest.raises(DataError, match="NaN or infinite"):
+        space.encode(np.full((1, 1, 1), np.inf))
+
+
+def test_pictures_stay_bytes_with_their_channels_first():
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 3, 5, 4, 1), dtype=np.uint8)
+    space = space_from_dict(json.loads(json.dumps(PixelSpace(3, (1, 5, 4)).to_dict())))
+    encoded = space.encode(pictures)
+    assert isinstance(encoded, torch.Tensor)
+    assert encoded.dtype == torch.uint8
+    np.testing.assert_array_equal(encoded.numpy(), pictures.transpose(0, 1, 4, 2, 3))
+    with pytest.raises(DataError, match=r"dtype float64, but each row must have shape \(3, 5, 4, 1\), in bytes"):
+        space.encode(pictures / 255)
 
 
 def test_unknown_kinds_are_refused():

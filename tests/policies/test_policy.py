@@ -91,6 +91,21 @@ def test_the_history_is_the_last_observations_oldest_first(policy):
     np.testing.assert_array_equal(execution.chunks, chunk)
 
 
+def test_an_observation_may_begin_as_whole_numbers_and_a_label_as_a_short_word():
+    rng = np.random.default_rng(0)
+    told = Demonstrations(
+        {"state": rng.normal(size=(60, 1)), "task": np.repeat(["go", "return"], 30)},
+        rng.normal(size=(60, 1)),
+        np.asarray([30, 60]),
+    )
+    chosen = Policy("mse", prediction_horizon=1, execution_horizon=1, **TINY).fit(told)
+    execution = chosen.start()
+    execution.act({"state": np.asarray([[0]]), "task": ["go"]})
+    action = execution.act({"state": np.asarray([[0.5]]), "task": ["return"]})
+    seen = {"state": [[[0.0], [0.5]]], "task": [["go", "return"]]}
+    np.testing.assert_allclose(action, chosen.act_chunk(seen)[:, 0], atol=1e-6)
+
+
 def test_act_keeps_the_execution_of_one_robot(policy):
     states = np.random.default_rng(5).normal(size=(4, 2))
     execution = policy.start()

@@ -72,7 +72,6 @@ class Policy(BaseEstimator):
 
     Attributes:
         family_: the trained family. Settings of its draws may be changed: `policy.family_.set_params(steps=4)`.
-        observation_spaces_, action_space_: spaces with the standardisation.
         history_: one row a report: step, loss, held_out_loss.
         n_steps_: steps done. stopped_: why training ended. fit_seconds_: how long it took. precision_: what was used.
         rate_: control steps a second of the demonstrations; None where it is not known.
@@ -297,7 +296,7 @@ class Policy(BaseEstimator):
         if missing:
             held = ", ".join(map(str, observations)) or "nothing"
             raise DataError(f"the observation lacks {', '.join(missing)}; it holds {held}.")
-        return {name: np.asarray(observations[name]) for name in spaces}
+        return {name: _read(observations[name], space) for name, space in spaces.items()}
 
     def _encoded(self, observations: Mapping[str, Any]) -> Condition:
         encoded = {}
@@ -443,6 +442,14 @@ class Policy(BaseEstimator):
     def load(path: str | Path, *, device: str = "auto", network: NetworkFactory | None = None) -> Policy:
         """Return the fitted policy that `save` wrote; see `load_policy`."""
         return load_policy(path, device=device, network=network)
+
+
+def _read(values: Any, space: Space) -> np.ndarray:
+    """Return an observation as an array whose dtype holds whatever comes later, too."""
+    array = np.asarray(values)
+    if isinstance(space, LabelSpace):
+        return array.astype(object)
+    return array.astype(np.float64) if isinstance(space, SequenceSpace) and array.dtype.kind in "iufb" else array
 
 
 def load_policy(path: str | Path, *, device: str = "auto", network: NetworkFactory | None = None) -> Policy:

@@ -28,6 +28,7 @@ __all__ = ["STATE_FILE", "Run", "learning_rate_at"]
 
 STATE_FILE = "training.safetensors"
 _BATCHES, _LOSS, _HELD_OUT, _PREPARE = range(1, 5)  # streams of randomness
+_NUMBERS_AT_ONCE = 2**23  # of held-out rows that are looked at in one pass
 _HELD_OUT_ROWS = 2048  # held-out rows are repeated up to about so many, each with noise of its own
 
 
@@ -97,6 +98,9 @@ class Run:
         self.y, self.x = data[0].to(device), place(data[1], device)
         with torch.no_grad():
             family.prepare(self.y, self.x, seed=mix(settings.seed, _PREPARE))
+        parts = self.x.values() if isinstance(self.x, dict) else [self.x]
+        numbers = sum(math.prod(part.shape[1:]) for part in (self.y, *parts))
+        self.rows_at_once = max(32, min(8192, _NUMBERS_AT_ONCE // max(1, numbers)))
         self.held_out = None if held_out is None else (held_out[0].to(device), place(held_out[1], device))
         declared = family.parts()
         self.parts = [PartState(p, weight_decay=settings.weight_decay) for p in declared]
@@ -176,8 +180,8 @@ class Run:
                     continue
                 generator = torch.Generator(device=self.device).manual_seed(mix(self.settings.seed, _HELD_OUT, index))
                 for _ in range(repeats):
-                    for start in range(0, len(y), 8192):
-                        rows = slice(start, start + 8192)
+                    for start in range(0, len(y), self.rows_at_once):
+                        rows = slice(start, start + self.rows_at_once)
                         losses = (part.judge or part.loss)(y[rows], take_rows(x, rows), generator=generator)
                         total += float(losses.double().sum())
         return self.processes.agree(total / (repeats * len(y)))
