@@ -3,14 +3,17 @@
 Same network, batch, data and number of steps. Two peers: `torchcfm` draws its batches from data in memory, as we do;
 `torchcfm_as_published` also draws them anew in every step with torchcfm's own samplers, as its example does. Ours runs
 as its defaults would: warm-up, cosine, clipping, an average of the weights, precision by measurement. After the same
-number of steps, the held-out loss of both is the plain squared error of the velocity on the same noise and times.
+number of steps, the held-out loss of both is the plain squared error of the velocity on the same noise and times. The
+loops take turns, a hundredth of the steps each, and the one that draws its data a fifth of that.
 
-Needs the extra `benchmarks`. Usage: python benchmarks/training_speed.py [--quick]
+Needs the extra `benchmarks`. Usage: python benchmarks/training_speed.py [--quick] [--width N]; with a width, its rows
+are measured and the others stay as they are in the results.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
+import json
 import warnings
 from collections.abc import Callable, Iterator
 
@@ -19,7 +22,7 @@ import torch
 from everymode.families import FlowMatching
 from everymode.randomness import seeded
 from everymode.training import Progress, TrainingSettings, default_learning_rate, train
-from peers import NOTHING, UNIT, PeerNetwork, interleave, moons, ratio, timed, write
+from peers import NOTHING, RESULTS, UNIT, PeerNetwork, interleave, moons, ratio, timed, write
 
 SIZES = ((64, 256), (256, 256), (512, 1024))
 STEPS = {64: 6000, 256: 3000, 512: 1000}
@@ -85,6 +88,15 @@ def held_out_loss(velocity: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
         return float((velocity(torch.lerp(noise, y, t[:, None]), t) - (y - noise)).square().mean())
 
 
+def published_samplers() -> tuple | None:
+    """Return the samplers of torchcfm's example, where what they need is installed."""
+    try:
+        from torchcfm.utils import sample_8gaussians, sample_moons  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        return None
+    return sample_8gaussians, sample_moons
+
+
 def measure(width: int, batch: int, threads: int, quick: bool) -> dict:
     """Return the rates, ratios and losses of one size."""
     torch.set_num_threads(threads)
@@ -94,53 +106,42 @@ def measure(width: int, batch: int, threads: int, quick: bool) -> dict:
     network, peer_steps = peer_loop(width, batch, data, None)
     family, ours = our_loop(width, batch, data, steps)
     last: list[Progress] = []
-
-    def our_chunk() -> float:
-        return timed(lambda: last.append(next(ours)), chunk)
-
-    rates = interleave(
-        {"everymode": our_chunk, "torchcfm": lambda: timed(lambda: peer_steps(chunk), chunk)}, steps // chunk
-    )
+    runs = {
+        "everymode": lambda: timed(lambda: last.append(next(ours)), chunk),
+        "torchcfm": lambda: timed(lambda: peer_steps(chunk), chunk),
+    }
+    if samplers := published_samplers():
+        _, published_steps = peer_loop(width, batch, data, samplers)
+        few = max(2, chunk // 5)
+        runs["torchcfm_as_published"] = lambda: timed(lambda: published_steps(few), few)
+    rates = interleave(runs, steps // chunk)
     last.extend(ours)  # what is left of the run
-    del rates["everymode"][:2], rates["torchcfm"][:2]  # warming up
+    for values in rates.values():
+        del values[:2]  # warming up
     losses = {
         "everymode": held_out_loss(lambda y, t: family.velocity(y, t, torch.zeros(len(y), 0))),
         "torchcfm": held_out_loss(lambda y, t: network(torch.cat([y, t[:, None]], dim=-1))),
     }
     median = {name: round(sorted(values)[len(values) // 2], 1) for name, values in rates.items()}
-    found = {
+    return {
         "width": width,
         "batch": batch,
         "threads": threads,
         "steps": steps,
         "precision": last[-1].precision,
         "steps_per_second": median,
-        "ratio": ratio(rates, "everymode", "torchcfm"),
+        "ratio_to": {name: ratio(rates, "everymode", name) for name in rates if name != "everymode"},
         "ceiling": round(ceiling(width, batch, last[-1].precision == "bf16") / median["torchcfm"], 2),
         "held_out_loss": {name: round(loss, 5) for name, loss in losses.items()},
     }
-    try:
-        from torchcfm.utils import sample_8gaussians, sample_moons  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        return found
-    _, published = peer_loop(width, batch, data, (sample_8gaussians, sample_moons))
-    few = 5 if quick else 20
-    rate = max(timed(lambda: published(few), few) for _ in range(3))
-    found["torchcfm_as_published"] = {
-        "steps_per_second": round(rate, 1),
-        "ratio": round(found["steps_per_second"]["everymode"] / rate, 1),
-    }
-    return found
 
 
 def at_best_threads(rows: list[dict]) -> list[dict]:
     """Return each size with every loop at its better number of threads."""
     found = []
     for width, batch in SIZES:
-        mine = [row for row in rows if row["width"] == width]
-        rates = {name: max(r["steps_per_second"][name] for r in mine) for name in ("everymode", "torchcfm")}
-        if all("torchcfm_as_published" in r for r in mine):
-            rates["torchcfm_as_published"] = max(r["torchcfm_as_published"]["steps_per_second"] for r in mine)
+        mine = [row["steps_per_second"] for row in rows if row["width"] == width]
+        rates = {name: max(rates[name] for rates in mine) for name in (mine[0] if mine else ())}
         ratios = {name: round(rates["everymode"] / rate, 2) for name, rate in rates.items() if name != "everymode"}
         found.append({"width": width, "batch": batch, "steps_per_second": rates, "ratio_to": ratios})
     return found
@@ -148,10 +149,17 @@ def at_best_threads(rows: list[dict]) -> list[dict]:
 
 def main() -> None:
     warnings.simplefilter("ignore")  # the peer's
-    quick = "--quick" in sys.argv
-    rows = [measure(*size, threads, quick) for size in SIZES for threads in (1, 2)]
-    found = {"seed": 0, "each_at_its_best_threads": at_best_threads(rows), "rows": rows}
-    write("training_speed_quick" if quick else "training_speed", found)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--width", type=int, choices=list(STEPS))
+    asked = parser.parse_args()
+    name = "training_speed_quick" if asked.quick else "training_speed"
+    sizes = [size for size in SIZES if asked.width in (None, size[0])]
+    rows = [measure(*size, threads, asked.quick) for size in sizes for threads in (1, 2)]
+    if asked.width is not None:
+        before = json.loads((RESULTS / f"{name}.json").read_text())["rows"]
+        rows = sorted(rows + [row for row in before if row["width"] != asked.width], key=lambda row: row["width"])
+    write(name, {"seed": 0, "each_at_its_best_threads": at_best_threads(rows), "rows": rows})
 
 
 if __name__ == "__main__":

@@ -51,8 +51,8 @@ def draw_times(how: str, path: Path, batch: int, generator: Source, *, like: Ten
     mean, deviation = _LOG_RATIOS[how]
     if how == "edm":
         return path.time_at(mean + deviation * _normal_quantile(u))
-    late = path.time_at(_normal_quantile((u - _UNIFORM) / (1 - _UNIFORM)).mul_(deviation).add_(mean))
-    return torch.where(u < _UNIFORM, u / _UNIFORM, late)
+    even, late = u / _UNIFORM, (u - _UNIFORM) / (1 - _UNIFORM)
+    return torch.where(even < 1, even, path.time_at(mean + deviation * _normal_quantile(late)))
 
 
 def resolved(how: str, like: Tensor) -> str:

@@ -1,8 +1,8 @@
 """One run: its data, its parts and its counters, and the single step that the loop repeats.
 
 Data that fits stays on the device, and a batch is an index. Every part's parameters are one tensor (see `flat`), so the
-optimiser, the average, the clipping and the exchange between processes are one call each; every chain of layers is one
-node of autograd (see `chains`). No value is read back from the device between two reports.
+optimiser, the average, the clipping and the exchange between processes are one call each. No value is read back
+from the device between two reports.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from everymode.errors import SettingError
 from everymode.families.base import Family, Part
 from everymode.randomness import Shard, Source, mix
 from everymode.spaces import Condition, place, take_rows
-from everymode.training.chains import Chains
 from everymode.training.precision import choose_precision
 from everymode.training.processes import Processes
 from everymode.training.settings import TrainingSettings
@@ -113,7 +112,6 @@ class Run:
         steps = settings.steps
         self.ema = settings.ema if settings.ema is not None else 1 - 1 / min(2000, max(10, steps / 30))
         self.report_every = min(settings.validate_every, max(10, steps // 100))
-        self.chains = Chains(family)
         if settings.compile:
             for child in family.children():
                 child.compile()
@@ -130,16 +128,13 @@ class Run:
         self.engage()
 
     def engage(self) -> None:
-        """Let the module compute in the chosen precision, and in chains where nothing compiles it."""
+        """Let the module compute in the chosen precision."""
         if self.counters.precision == "bf16":
             for state in self.parts:
                 state.flat.use_half()
-        if self.device.type == "cpu" and not self.settings.compile:
-            self.chains.engage()
 
     def release(self) -> None:
-        """Give the module its parameters back in full precision, and its layers one by one."""
-        self.chains.release()
+        """Give the module its parameters back in full precision."""
         if self.counters.precision == "bf16":
             for state in self.parts:
                 state.flat.use_full()
@@ -152,7 +147,8 @@ class Run:
         state.flat.clear()
         with self.autocast:
             losses = state.part.loss(self.y.index_select(0, rows), take_rows(self.x, rows), generator=self.source)
-        self.chains.backward(losses)
+        loss = losses.mean()
+        loss.backward()
         gradient = self.processes.average_(state.flat.collect())
         rate = state.part.rate * learning_rate_at(share_done, settings)
         state.optimizer.step(state.flat.values, gradient, rate, settings.gradient_clip)
@@ -160,7 +156,7 @@ class Run:
         young = counters.step - counters.stage_step
         warm = (1 + young) / (10 + young)
         state.average.lerp_(state.flat.values, 1 - min(self.ema, warm))
-        state.running_loss += losses.detach().mean()
+        state.running_loss += loss.detach()
 
     @torch.no_grad()
     def look(self, indices: list[int]) -> float:
