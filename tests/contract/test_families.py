@@ -329,6 +329,16 @@ def test_densities_integrate_to_one(name):
     assert float(log_prob.double().exp().sum()) * 0.1**2 == pytest.approx(1, abs=0.01)
 
 
+@pytest.mark.parametrize("name", DENSE)
+def test_outside_every_answer_a_density_is_finite_and_very_low(name):
+    case = Case(name, "vector", "vector")
+    far = torch.tensor([[30.0, -30.0], [1e4, 1e4], [1e8, -1e8]])
+    with torch.no_grad():
+        log_prob = case.family.log_prob(far, take_rows(case.x, torch.zeros(len(far), dtype=torch.long)))
+    assert torch.isfinite(log_prob).all()
+    assert torch.all(log_prob < -20)
+
+
 @every_name
 def test_a_kind_of_y_that_is_not_modelled_is_refused(name):
     family = get_family(name)

@@ -157,6 +157,34 @@ def test_the_density_of_a_mixture_flow_is_that_of_the_mixture():
     torch.testing.assert_close(found, exact, rtol=0, atol=2e-3)
 
 
+@pytest.fixture
+def restless():
+    """A GMFlow whose mixture depends on the noise that the network is asked with, given one x."""
+    family = GMFlow(components=3, steps=1).build(ONE, ONE, width=8, depth=1, seed=1).requires_grad_(False)
+    family.network.leave.weight.mul_(15)
+    return family
+
+
+def test_draws_of_one_x_ask_the_network_once_and_are_what_each_would_be(restless):
+    asked = []
+    restless.network.register_forward_hook(lambda module, inputs, output: asked.append(len(output)))
+    x = restless.encode(torch.ones(1, 1))
+    together = restless.draw(x.expand(500, -1), generator=new_generator(0))
+    torch.testing.assert_close(restless.draw(x.repeat(500, 1), generator=new_generator(0)), together)
+    assert asked == [8, 500]
+
+
+def test_the_density_is_that_of_draws_in_one_step_whatever_the_network_tells(restless):
+    n, lattice = 20_000, torch.linspace(-20, 20, 8001)
+    log_prob, error = restless.log_prob_and_error(lattice[:, None], torch.ones(8001, 1))
+    assert not error.any()
+    density = log_prob.double().exp()
+    assert float(torch.trapezoid(density, lattice.double())) == pytest.approx(1, abs=1e-3)
+    drawn = restless.sample(torch.ones(1, 1), n, generator=new_generator(0))[:, 0].sort().values
+    below = torch.cumulative_trapezoid(density, lattice.double())[torch.searchsorted(lattice, drawn).clamp(1, 8000) - 1]
+    assert float((below - torch.arange(1, n + 1) / n).abs().max()) < 1.63 / math.sqrt(n) + 1e-3
+
+
 @pytest.mark.parametrize(("share", "sign"), [(0.8, -1), (0.2, 1)])
 def test_draws_leave_the_mode_that_has_too_many(share, sign):
     generator = new_generator(0)
