@@ -56,10 +56,10 @@ def test_a_policy_sees_pictures():
         picture[row : row + 4, column : column + 4] = 255
     shown = Demonstrations({"image": pictures}, places / 12.0, np.arange(1, steps + 1))
     policy = recipes.get("mse", observation_horizon=1, prediction_horizon=1, execution_horizon=1)
-    policy.set_params(**{**TINY, "width": 32, "steps": 80, "batch_size": 32}).fit(shown)
+    policy.set_params(**{**TINY, "width": 64, "steps": 80, "batch_size": 32}).fit(shown)
     told = policy.act_chunk({"image": pictures[:, None]})[:, 0]
     # untold, the error would be the variance
-    assert np.mean((told - places / 12.0) ** 2) < 0.5 * np.var(places / 12.0)
+    assert np.mean((told - places / 12.0) ** 2) < 0.3 * np.var(places / 12.0)
 
 
 def test_settings_take_the_place_of_the_recipes():

@@ -21,7 +21,17 @@ from everymode.policies.demonstrations import STATE, Demonstrations
 from everymode.policies.execution import Execution
 from everymode.policies.windows import action_windows, observation_windows, spaces_of, steps_of, take_windows
 from everymode.randomness import PerRow, mix, new_generator, seed_of
-from everymode.spaces import Condition, DictSpace, LabelSpace, SequenceSpace, Space, place, repeat_rows, take_rows
+from everymode.spaces import (
+    Condition,
+    DictSpace,
+    LabelSpace,
+    PixelSpace,
+    SequenceSpace,
+    Space,
+    place,
+    repeat_rows,
+    take_rows,
+)
 from everymode.steering import Steering
 from everymode.training import Progress, TrainingSettings, default_learning_rate, finish, resolve_device, train
 
@@ -161,12 +171,15 @@ class Policy(BaseEstimator):
         name = network_name(self._network, y_space.kind)
         many = len(kept) > _FEW_STEPS
         width = _WIDTHS.get(name, _OTHER_WIDTHS)[many] if self.width is None else self.width
+        # convolutions over pictures do not bear what suits a multilayer perceptron alone
+        pictures = any(isinstance(space, PixelSpace) for space in x_space.parts.values())
+        usual_rate = default_learning_rate(width, None if pictures else name)
         settings = TrainingSettings.for_rows(
             len(kept),
             batch_share=family.batch_share,
             steps=(20_000 if many else 6000) if self.steps is None else self.steps,
             batch_size=max(1, round(256 * family.batch_share)) if self.batch_size is None else self.batch_size,
-            learning_rate=default_learning_rate(width, name) if self.learning_rate is None else self.learning_rate,
+            learning_rate=usual_rate if self.learning_rate is None else self.learning_rate,
             weight_decay=self.weight_decay,
             patience=self.patience,
             choose=check_bool("early_stopping", self.early_stopping),

@@ -102,7 +102,7 @@ def default_width(rows: int) -> int:
     return 512
 
 
-def default_learning_rate(width: int, network: Any = "mlp") -> float:
+def default_learning_rate(width: int, network: str | None = "mlp") -> float:
     """Return the peak learning rate that suits a hidden width and a network, by its name: multilayer perceptrons bear,
     and want, a higher one than others, and the narrow ones the highest.
     """
