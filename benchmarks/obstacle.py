@@ -32,7 +32,7 @@ from peers import RESULTS, write
 
 RECIPES = ("mse", "diffusion_policy", "flow_policy", "lstm_gmm", "bet", "ibc")
 SMALL = {"width": 64, "batch_size": 128}  # so that minutes of one core are enough
-UNET = {"width": 16, "batch_size": 64}  # of twice the depth, and as many parameters all the same
+UNET = {**SMALL, "width": 16}  # it is of several widths, and has more parameters all the same
 GOOD = ("diffusion_policy", "flow_policy")
 SHOWN = {"Obstacle": 200, "Avoiding": 480}  # demonstrations: 20 and more of each way
 LEAST_WAYS = {"Obstacle": 2, "Avoiding": 18}
