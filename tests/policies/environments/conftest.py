@@ -1,4 +1,4 @@
-"""What tests of driving share."""
+"""What tests of moving robots share."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def drive():
     def through(environment, targets):
         answer = None
         for target in targets:
-            while np.hypot(*(np.asarray(target) - environment.position)) > 1e-9:
-                answer = environment.step(target)
+            while np.hypot(*(way := np.asarray(target) - environment.position)) > 1e-9:
+                answer = environment.step(way * min(environment.rate, 0.6 / np.hypot(*way)))
                 if answer[2] or answer[3]:
                     return answer
         return answer

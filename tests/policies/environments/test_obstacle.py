@@ -52,17 +52,18 @@ def test_a_step_through_a_thin_part_collides():
     environment = environments.make("Obstacle", difficulty=0)
     environment.reset(seed=0, options=SYMMETRIC)
     x, y, radius = environment.discs[0]
-    depth = radius - np.sqrt(radius**2 - (TOP_SPEED / 3) ** 2)  # of a chord shorter than a step
-    environment.position = np.array([x - radius + depth / 2, y - TOP_SPEED / 2])
-    assert environment.step(environment.position + np.array([0, TOP_SPEED]))[4]["collided"]
+    step = TOP_SPEED / environment.rate
+    depth = radius - np.sqrt(radius**2 - (step / 3) ** 2)  # of a chord shorter than a step
+    environment.position = np.array([x - radius + depth / 2, y - step / 2])
+    assert environment.step([0, TOP_SPEED])[4]["collided"]
 
 
 def test_no_step_is_longer_than_the_top_speed():
     environment = environments.make("Obstacle")
     environment.reset(seed=0)
     before = environment.position
-    environment.step([0.9, -0.9])
-    assert np.hypot(*(environment.position - before)) == pytest.approx(TOP_SPEED)
+    environment.step([TOP_SPEED, -TOP_SPEED])
+    assert np.hypot(*(environment.position - before)) == pytest.approx(TOP_SPEED / environment.rate)
 
 
 def test_the_weights_are_those_asked_for_and_one_way_alone_can_be():
@@ -73,7 +74,7 @@ def test_the_weights_are_those_asked_for_and_one_way_alone_can_be():
 
 @pytest.mark.parametrize("difficulty", [0.0, 1.0])
 def test_demonstrators_arrive_at_every_difficulty_with_the_most_noise(difficulty):
-    environment = environments.make("Obstacle", difficulty=difficulty, noise=0.01)
+    environment = environments.make("Obstacle", difficulty=difficulty, noise=0.1)
     demonstrations = environment.demonstrate(100, seed=1000)
     last = demonstrations.episode_ends - 1
     robot, _, goal = demonstrations.observations["state"][last].reshape(-1, 3, 2).swapaxes(0, 1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from everymode.errors import SettingError, UnsupportedError, require, unknown_name
 
@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 
 __all__ = ["demonstrate", "make", "names"]
 
-_HOMES = {"Avoiding": "avoiding", "BlockPush": "block_push", "Obstacle": "obstacle", "PushT": "push_t"}
+_HOMES = {
+    "Avoiding": "avoiding",
+    "BlockPush": "block_push",
+    "Kitchen": "kitchen",
+    "Obstacle": "obstacle",
+    "PushT": "push_t",
+}
 
 for _name, _home in _HOMES.items():
     require("gymnasium", "policies", "environments").register(
@@ -42,14 +48,11 @@ def make(name: str, **settings: Any) -> Environment:
             is out of range.
         MissingExtraError: a package that it needs is not installed.
     """
-    short = name.removeprefix("everymode/").removesuffix("-v0")
-    if short not in _HOMES:
-        raise SettingError(unknown_name("environment", name, names()))
-    environment = getattr(import_module(f"{__name__}.{_HOMES[short]}"), short)
+    environment = _class(name)
     allowed = list(inspect.signature(environment).parameters)
     for setting in settings:
         if setting not in allowed:
-            raise SettingError(unknown_name(f"setting of {short}", setting, allowed))
+            raise SettingError(unknown_name(f"setting of {environment.name}", setting, allowed))
     return environment(**settings)
 
 
@@ -62,7 +65,13 @@ def demonstrate(name: str, episodes: int = 200, seed: int = 0, **settings: Any) 
     """
     from everymode.policies.environments.base import Scripted
 
-    environment = make(name, **settings)
-    if not isinstance(environment, Scripted):
-        raise UnsupportedError(environment.no_script)
-    return environment.demonstrate(episodes, seed)
+    if not issubclass(known := _class(name), Scripted):
+        raise UnsupportedError(known.no_script)  # before asking for packages that would not help
+    return cast(Scripted, make(name, **settings)).demonstrate(episodes, seed)
+
+
+def _class(name: str) -> type[Environment]:
+    short = name.removeprefix("everymode/").removesuffix("-v0")
+    if short not in _HOMES:
+        raise SettingError(unknown_name("environment", name, names()))
+    return getattr(import_module(f"{__name__}.{_HOMES[short]}"), short)

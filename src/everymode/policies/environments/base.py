@@ -31,7 +31,7 @@ class Environment(gym.Env[Any, np.ndarray]):
     name: ClassVar[str]
     rate: ClassVar[float] = 10.0  # control steps a second
     max_steps: ClassVar[int]  # an episode is truncated here
-    way_names: ClassVar[tuple[str, ...]] = ()  # empty where ways have no meaning
+    way_names: tuple[str, ...] = ()  # empty where ways have no meaning
     angles: Mapping[str, Sequence[int]] = MappingProxyType({})  # values in radians, as `Demonstrations` has it
     names: Mapping[str, Sequence[str]] = MappingProxyType({})  # the names of values, as `Demonstrations` has it
     no_script: ClassVar[str] = ""  # why there is no scripted demonstrator, where there is none

@@ -28,7 +28,7 @@ __all__ = ["BlockPush"]
 _PUSHER, _BLOCK, _ZONE = 0.05, 0.1, 0.1  # radii; a block whose centre is in a zone is in it
 _REACH = _PUSHER + _BLOCK
 _FRICTION = 0.5  # between pusher and block
-_CRUISE, _TOP_SPEED = 0.04, 0.06  # a step: of a demonstrator, of the pusher
+_CRUISE, _TOP_SPEED = 0.4, 0.6  # units a second: of a demonstrator, of the pusher
 _SUBSTEPS = 4
 _LEANS = 0.15  # how far a block has been moved when it is clear where to
 _RED, _ORANGE, _BLUE = (217, 72, 15), (230, 159, 0), (0, 96, 127)
@@ -45,12 +45,12 @@ class BlockPush(Scripted):
     often it came to 1 and to 2. Two end the episode with success. `leaning` is the block that was moved most, and
     the zone it was moved towards.
 
-    Observation (10,): the pusher, A, B, zone 1 and zone 2; x and y of each. Action (2,): where the pusher shall be one
-    step later. An episode takes about 85 steps.
+    Observation (10,): the pusher, A, B, zone 1 and zone 2; x and y of each. Action (2,): the pusher's velocity, in
+    units a second. An episode takes about 85 steps.
 
     Args:
         weights: (4,) probabilities of the ways, in the order of `way_names`; None makes all alike.
-        noise: standard deviation of the demonstrator's disturbance; at most 0.006.
+        noise: standard deviation of the demonstrator's disturbance; in units a second; at most 0.06.
         render_mode: 'rgb_array' or None.
     """
 
@@ -60,19 +60,19 @@ class BlockPush(Scripted):
     names = MappingProxyType(
         {
             "state": tuple(f"{thing}_{axis}" for thing in ("pusher", "a", "b", "zone_1", "zone_2") for axis in "xy"),
-            "action": ("target_x", "target_y"),
+            "action": ("velocity_x", "velocity_y"),
         }
     )
     reset_options = ("symmetric",)
     low, high = (-1.0, -1.0), (1.0, 1.0)
 
     def __init__(
-        self, *, weights: Sequence[float] | None = None, noise: float = 0.003, render_mode: str | None = None
+        self, *, weights: Sequence[float] | None = None, noise: float = 0.03, render_mode: str | None = None
     ) -> None:
         super().__init__(render_mode=render_mode)
         self.way_weights = probabilities(weights, len(self.way_names))
-        self.noise = check_number("noise", noise, 0, 0.006)
-        self.action_space = Box(-1.0, 1.0, (2,), np.float32)
+        self.noise = check_number("noise", noise, 0, 0.06)
+        self.action_space = Box(-_TOP_SPEED, _TOP_SPEED, (2,), np.float32)
         self.observation_space = Box(-1.0, 1.0, (10,), np.float32)
         self.position, self.blocks, self.zones = np.zeros(2), np.zeros((2, 2)), np.zeros((2, 2))
         self._first_at = self.blocks
@@ -95,10 +95,11 @@ class BlockPush(Scripted):
         return np.concatenate([self.position, self.blocks.ravel(), self.zones.ravel()]).astype(np.float32)
 
     def step(self, action: Any):
-        """Move the pusher towards the target for one step."""
-        move = self._checked(action) - self.position
-        move *= min(1.0, _TOP_SPEED / max(float(np.hypot(*move)), 1e-12)) / _SUBSTEPS
-        near = np.hypot(*(self.blocks - self.position).T).min() < _REACH + _TOP_SPEED
+        """Move the pusher at a velocity for one step."""
+        velocity = self._checked(action)
+        velocity *= min(1.0, _TOP_SPEED / max(float(np.hypot(*velocity)), 1e-12))
+        move = (np.clip(self.position + velocity / self.rate, self.low, self.high) - self.position) / _SUBSTEPS
+        near = np.hypot(*(self.blocks - self.position).T).min() < _REACH + _TOP_SPEED / self.rate
         for _ in range(_SUBSTEPS if near else 0):
             self.position, self.blocks = _push(self.position, move, self.blocks)
         if not near:
@@ -125,16 +126,16 @@ class BlockPush(Scripted):
                 self.leaning = _way(block, int(np.argmax(towards @ moved[block] / np.hypot(*towards.T))))
 
     def intend(self, way: int) -> np.ndarray:
-        """Return the next point of a pusher that goes behind a block and pushes it to its zone, (2,)."""
+        """Return the velocity of a pusher that goes behind a block and pushes it to its zone, (2,)."""
         first, into = divmod(way, 2)
         for block, zone in ((first, into), (1 - first, 1 - into)):
             towards = self.zones[zone] - self.blocks[block]
             if np.hypot(*towards) > _ZONE / 2:
-                return self.position + self._move(block, towards / np.hypot(*towards))
-        return self.position
+                return self._velocity(block, towards / np.hypot(*towards))
+        return np.zeros(2)
 
-    def _move(self, block: int, towards: np.ndarray) -> np.ndarray:
-        """Return the move of a pusher that wants a block to go `towards`."""
+    def _velocity(self, block: int, towards: np.ndarray) -> np.ndarray:
+        """Return the velocity of a pusher that wants a block to go `towards`."""
         ahead = self.blocks[block] - self.position
         distance = float(np.hypot(*ahead))
         touching = distance < _REACH + 0.01
@@ -148,7 +149,7 @@ class BlockPush(Scripted):
             if along > 0 and np.hypot(*(apart - along * way)) < _REACH + 0.02:
                 side = 1 if apart[0] * way[1] - apart[1] * way[0] > 0 else -1
                 return _CRUISE * bypass(self.position, behind, self.blocks[other], _REACH + 0.02, side)
-        return way * min(1.0, _CRUISE / float(np.hypot(*way)))
+        return way * min(self.rate, _CRUISE / float(np.hypot(*way)))
 
     def backdrop(self, axes: Axes) -> None:
         """Draw the zones and where the blocks started, and set the limits of the axes."""

@@ -1,7 +1,7 @@
 """A point robot in the plane among round obstacles: what `Obstacle` and `Avoiding` share.
 
-The action is where the robot shall be one step later; it goes straight there, at most `TOP_SPEED` far. A target is an
-absolute position, so a chunk of targets stays meaningful when the robot has been pushed off its path.
+The action is the robot's velocity, in units a second. A chunk of velocities goes on from wherever the robot is, and a
+network that is off by a twentieth of their spread is off by a twentieth of a step; of positions, by a whole one.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from everymode.policies.environments.raster import Raster
 
 __all__ = ["CRUISE", "TOP_SPEED", "Driving"]
 
-CRUISE = 0.04  # of a demonstrator, a step
-TOP_SPEED = 0.06  # of the robot, a step: late is caught up with
+CRUISE = 0.4  # of a demonstrator, in units a second
+TOP_SPEED = 0.6  # of the robot
 
 _RED, _BLUE = (217, 72, 15), (0, 96, 127)
 
@@ -37,7 +37,7 @@ class Driving(Scripted):
 
     def __init__(self, *, render_mode: str | None = None) -> None:
         super().__init__(render_mode=render_mode)
-        self.action_space = Box(np.array(self.low, np.float32), np.array(self.high, np.float32), dtype=np.float32)
+        self.action_space = Box(-TOP_SPEED, TOP_SPEED, (2,), np.float32)
         self.position = np.zeros(2)
 
     @abstractmethod
@@ -62,11 +62,10 @@ class Driving(Scripted):
         return self._observe(), {"is_success": False, "collided": False}
 
     def step(self, action: Any):
-        """Drive towards the target for one step."""
-        before = self.position
-        move = self._checked(action) - before
-        length = float(np.hypot(*move))
-        self.position = before + move * min(1.0, TOP_SPEED / max(length, 1e-12))
+        """Drive at a velocity for one step; walls and the top speed hold the robot back."""
+        before, velocity = self.position, self._checked(action)
+        velocity *= min(1.0, TOP_SPEED / max(float(np.hypot(*velocity)), 1e-12))
+        self.position = np.clip(before + velocity / self.rate, self.low, self.high)
         self._path.append(self.position)
         collided = bool((_closest(before, self.position, self.discs[:, :2]) < self.discs[:, 2]).any())
         self._note(before)

@@ -27,14 +27,14 @@ class Obstacle(Driving):
     a policy that answers with the average of what was shown collides before it looks again. Nothing in what it sees
     at a symmetric start favours a side.
 
-    Observation (6,): the robot, the obstacle's centre, the goal; x and y of each. Action (2,): where to be one step
-    later. An episode takes about 40 steps.
+    Observation (6,): the robot, the obstacle's centre, the goal; x and y of each. Action (2,): the velocity, in
+    units a second. An episode takes about 40 steps.
 
     Args:
         difficulty: in [0, 1]: the obstacle's radius grows from 0.12 to 0.2, and the room that demonstrators keep
             shrinks from 0.1 to 0.07.
         weights: probability that a demonstrator goes left.
-        noise: standard deviation of the demonstrator's disturbance; at most 0.01.
+        noise: standard deviation of the demonstrator's disturbance; in units a second; at most 0.1.
         render_mode: 'rgb_array' or None.
     """
 
@@ -44,19 +44,19 @@ class Obstacle(Driving):
     names = MappingProxyType(
         {
             "state": ("robot_x", "robot_y", "obstacle_x", "obstacle_y", "goal_x", "goal_y"),
-            "action": ("target_x", "target_y"),
+            "action": ("velocity_x", "velocity_y"),
         }
     )
     low, high = (-0.8, -0.6), (0.8, 1.4)
 
     def __init__(
-        self, *, difficulty: float = 0.5, weights: float = 0.5, noise: float = 0.006, render_mode: str | None = None
+        self, *, difficulty: float = 0.5, weights: float = 0.5, noise: float = 0.06, render_mode: str | None = None
     ) -> None:
         super().__init__(render_mode=render_mode)
         self.difficulty = check_number("difficulty", difficulty, 0, 1)
         left = check_number("weights", weights, 0, 1)
         self.way_weights = np.array([left, 1 - left])
-        self.noise = check_number("noise", noise, 0, 0.01)
+        self.noise = check_number("noise", noise, 0, 0.1)
         self.radius = 0.12 + 0.08 * self.difficulty
         self.clearance = 0.1 - 0.03 * self.difficulty
         self.observation_space = Box(
@@ -94,10 +94,10 @@ class Obstacle(Driving):
         return 0.0 if distance < _GOAL_RADIUS else distance / self._whole
 
     def intend(self, way: int) -> np.ndarray:
-        """Return the next point on the shortest path on that side, (2,)."""
+        """Return the velocity along the shortest path on that side, (2,)."""
         side = 1 if way == 0 else -1
         direction = bypass(self.position, self.goal, self.discs[0, :2], self.radius + self.clearance, side)
-        return self.position + direction * min(CRUISE, float(np.hypot(*(self.goal - self.position))))
+        return CRUISE * direction
 
     def _goal_on(self, axes: Axes) -> None:
         axes.add_patch(Circle((self.goal[0], self.goal[1]), _GOAL_RADIUS, facecolor="#d5e0bb", edgecolor="#86a83e"))
