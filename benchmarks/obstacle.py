@@ -33,7 +33,7 @@ from peers import RESULTS, write
 RECIPES = ("mse", "diffusion_policy", "flow_policy", "lstm_gmm", "bet", "ibc")
 WIDTH = {"Obstacle": 64, "Avoiding": 128}  # so that minutes of one core are enough
 UNET = 4  # of these, a U-Net has the fourth part, and more parameters all the same
-BATCH = 128
+BATCH = 64
 GOOD = ("diffusion_policy", "flow_policy")
 SHOWN = {"Obstacle": 200, "Avoiding": 480}  # demonstrations: 20 and more of each way
 LEAST_WAYS = {"Obstacle": 2, "Avoiding": 18}
