@@ -31,17 +31,20 @@ from everymode.policies.rollouts import maker
 from peers import RESULTS, write
 
 RECIPES = ("mse", "diffusion_policy", "flow_policy", "lstm_gmm", "bet", "ibc")
-SMALL = {"width": 64, "batch_size": 128}  # so that minutes of one core are enough
-UNET = {"width": 16, "batch_size": 64}  # of twice the depth, and as many parameters all the same
+WIDTH = {"Obstacle": 64, "Avoiding": 128}  # so that minutes of one core are enough
+UNET = 4  # of these, a U-Net has the fourth part, and more parameters all the same
+BATCH = 64
 GOOD = ("diffusion_policy", "flow_policy")
 SHOWN = {"Obstacle": 200, "Avoiding": 480}  # demonstrations: 20 and more of each way
 LEAST_WAYS = {"Obstacle": 2, "Avoiding": 18}
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 
 
-def settings_of(recipe: str) -> dict[str, int]:
+def settings_of(recipe: str, environment: str) -> dict[str, int]:
     """Return what a recipe is trained with here, beside its own settings."""
-    return UNET if recipes.recipe(recipe).policy.get("network") == "unet" else SMALL
+    width = WIDTH[environment]
+    unet = recipes.recipe(recipe).policy.get("network") == "unet"
+    return {"width": width // UNET if unet else width, "batch_size": BATCH}
 
 
 def described(found: Evaluation, symmetric: Evaluation) -> dict[str, Any]:
@@ -83,7 +86,9 @@ def run(environment: str, asked: argparse.Namespace) -> dict[str, Any]:
     shown = environments.demonstrate(environment, SHOWN[environment], asked.seed)
     trial = Trial(environment, Budget.parse(asked.budget), asked.episodes, shown=60, seed=asked.seed)
     folder = Path(asked.folder) / environment
-    chosen = {name: recipes.get(name, **settings_of(name), device="cpu") for name in asked.recipes.split(",")}
+    chosen = {
+        name: recipes.get(name, **settings_of(name, environment), device="cpu") for name in asked.recipes.split(",")
+    }
 
     def tell(name: str, found: Evaluation | str, done: int, total: int) -> None:
         print(f"[{done}/{total}] {environment}: {name}\n{found}", flush=True)
@@ -101,6 +106,7 @@ def run(environment: str, asked: argparse.Namespace) -> dict[str, Any]:
     draw(environment, found)
     return {
         "budget": str(trial.budget),
+        "networks": {name: settings_of(name, environment) for name in rows},
         "episodes": asked.episodes,
         "demonstrations": {"episodes": shown.n_episodes, "steps": shown.steps},
         "recipes": rows,
@@ -170,7 +176,6 @@ def main() -> None:
     for environment in asked.environments.split(","):
         found[environment] = run(environment, asked)
     settings = {
-        "networks": {"all": SMALL, "unet": UNET},
         "seed": asked.seed,
         "first_seed": 200_000,
     }

@@ -238,7 +238,8 @@ def compare_policies(
 def _identity(policy: Policy, demonstrations: Demonstrations, trial: Trial) -> dict[str, Any]:
     """Return what decides a result: a recipe with the same identity is not run again."""
     family = get_family(policy.family)
-    params = {name: value for name, value in policy.get_params(deep=False).items() if name not in ("family", "network")}
+    usual, own = Policy().get_params(deep=False), policy.get_params(deep=False)
+    params = {name: value for name, value in own.items() if name not in ("family", "network") and value != usual[name]}
     described = {
         "family": {"name": family.name, "settings": family.settings()},
         "network": policy.network if isinstance(policy.network, str) else str(policy.network),
