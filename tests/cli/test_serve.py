@@ -23,7 +23,8 @@ def run(tmp_path):
     return tmp_path
 
 
-def test_a_served_policy_answers_as_the_one_at_hand_and_ctrl_c_ends_it(run):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_served_policy_answers_as_the_one_at_hand_until_it_is_told_to_end(run, number):
     argv = [sys.executable, "-m", "everymode", "policy", "serve", str(run), "--port", "0", "--json"]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         address = re.search(r"ws://\S+:\d+", process.stderr.readline()).group()
@@ -33,8 +34,11 @@ def test_a_served_policy_answers_as_the_one_at_hand_and_ctrl_c_ends_it(run):
             seen = np.random.default_rng(1).normal(size=(3, 2, 3))
             np.testing.assert_allclose(robot.act_chunk(seen), load_policy(run).act_chunk(seen, random_state=0))
             assert robot.act(seen[0, 0]).shape == (2,)
-        process.send_signal(signal.SIGINT)
-        said, errors = process.communicate(timeout=30)
+        process.send_signal(number)
+        try:
+            said, errors = process.communicate(timeout=30)
+        finally:
+            process.kill()
     assert process.returncode == 0, errors
     assert json.loads(said) == {"address": address, "answered": 3, "refused": 0}
 

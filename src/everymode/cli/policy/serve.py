@@ -20,22 +20,29 @@ def command(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Serve a policy until Ctrl-C.
+    """Serve a policy until Ctrl-C, or a request to terminate.
 
     Robots ask with `everymode.policies.RemotePolicy("ws://host:port")`, whose `act` goes on with the actions at hand
     where an answer is late. Whoever can reach the address can ask: there is no password.
     """
     import asyncio
+    import contextlib
+    import signal
 
     from everymode.policies import PolicyServer, load_policy
 
     voice = Voice(json=json, quiet=quiet)
     policy = load_policy(run, device=device)
     server = PolicyServer(policy, host=host, port=port, deadline=deadline, random_state=seed)
-    try:
-        asyncio.run(
-            server.run(lambda: voice.say(f"{policy.family_.name} answers at {server.address}; Ctrl-C stops it"))
-        )
-    except KeyboardInterrupt:
-        voice.say(f"stopped: {server.answered} requests answered, {server.refused} refused")
+
+    async def serve() -> None:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with contextlib.suppress(NotImplementedError):  # Windows, where Ctrl-C raises KeyboardInterrupt
+                loop.add_signal_handler(number, lambda: task and task.cancel())
+        await server.run(lambda: voice.say(f"{policy.family_.name} at {server.address}; Ctrl-C stops it"))
+
+    with contextlib.suppress(asyncio.CancelledError, KeyboardInterrupt):
+        asyncio.run(serve())
+    voice.say(f"stopped: {server.answered} requests answered, {server.refused} refused")
     voice.result({"address": server.address, "answered": server.answered, "refused": server.refused})
