@@ -17,6 +17,8 @@ KINDS = ["answers", "bands", "coverage", "density", "field", "trajectories"]
 OTHERS = [
     "calibration",
     "crossing",
+    "demonstrations",
+    "disagreement",
     "matrix",
     "merging",
     "modes",
