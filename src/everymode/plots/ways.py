@@ -25,14 +25,14 @@ NEEDS = ("paths", "way_names", "backdrop")
 _TINTS = [colour(name) for name in ("flow_matching", "mip", "diffusion", "mdn", "gmm", "normalizing_flow", "vq", "gan")]
 _CRASH = "#e03131"
 _FEW = 6  # ways that a legend can name
-_ACROSS = 6  # panels in a row
+_ACROSS = 4  # panels in a row, at most
 _NARROWEST = 7.5  # inches, for the caption
 
 
 def figure(ways: Ways) -> Figure:
     """One panel a policy; grey paths went no way, and a red cross is where one collided."""
-    columns = min(_ACROSS, len(ways.paths))
-    rows = math.ceil(len(ways.paths) / columns)
+    rows = math.ceil(len(ways.paths) / _ACROSS)
+    columns = math.ceil(len(ways.paths) / rows)
     caption = "one line an episode, from the same start; a red cross is a collision, a grey line went no way"
     across = WIDTH / max(columns, 3)
     drawn = sheet(1.0 + rows * (0.6 + 1.15 * across), ways.title, caption, max(_NARROWEST, columns * across))
