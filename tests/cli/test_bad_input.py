@@ -236,6 +236,7 @@ def test_a_setting_out_of_range_leaves_no_run_behind(refuse):
         ({"learning_rate": "fast"}, r"learning_rate='fast' is out of range"),
         ({"steps": True}, r"steps=True is out of range"),
         ({"width": 10.5}, r"width=10.5 is out of range: give a whole number"),
+        ({"width": "wide"}, r"width='wide' is out of range"),
         ({"family": "flow"}, r"Unknown family 'flow'. Did you mean .*'mean_flow'"),
         ({"family": 3}, r"Unknown family '3'"),
         ({"precision": 16}, r"precision=16"),

@@ -479,7 +479,7 @@ def load_policy(path: str | Path, *, device: str = "auto", network: NetworkFacto
     built, header = read_model(path, network=network, kind="policy")
     settings = type(built)(**built.get_params())
     chosen = header.get("network") if network is None else network
-    given = {**header["policy"], "continuity": get_continuity(header["policy"]["continuity"]), "device": device}
+    given = {**header["policy"], "continuity": get_continuity(header["policy"].get("continuity")), "device": device}
     policy = Policy(settings, network=chosen, **given)
     for name, value in header["fitted"].items():
         setattr(policy, name, value)

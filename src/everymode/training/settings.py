@@ -105,5 +105,9 @@ def default_width(rows: int) -> int:
 def default_learning_rate(width: int, network: str | None = "mlp") -> float:
     """Return the peak learning rate that suits a hidden width and a network, by its name: multilayer perceptrons bear,
     and want, a higher one than others, and the narrow ones the highest.
+
+    Raises:
+        SettingError: the width is no positive number.
     """
+    check_number("width", width, 0.0, exclusive_low=True)
     return max(1e-3, min(4e-3, 0.8 / width)) if network == "mlp" else 1e-3
