@@ -32,7 +32,25 @@ from everymode.steering import able
 if TYPE_CHECKING:
     from everymode.policies.policy import Policy
 
-__all__ = ["CONTINUITIES", "Continuity", "Ensemble", "RealTime", "Select", "get_continuity"]
+__all__ = ["CONTINUITIES", "Continuity", "Ensemble", "Look", "RealTime", "Select", "get_continuity"]
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """What robots know when they plan anew.
+
+    Attributes:
+        seen: the last observations by name, (robots, observation_horizon, *shape).
+        generators: one a robot.
+        ahead: what is left of the last chunk from the present step on, (robots, prediction_horizon, d); NaN where
+            nothing is planned.
+        delay: steps after which the chunk arrives: so many of `ahead` will be executed.
+    """
+
+    seen: Mapping[str, Any]
+    generators: Sequence[torch.Generator]
+    ahead: np.ndarray
+    delay: int
 
 
 @dataclass(frozen=True)
@@ -52,25 +70,14 @@ class Continuity:
     def check(self, policy: Policy) -> None:
         """Raise `UnsupportedError` if the policy's family cannot do what this asks of it."""
 
-    def plan(
-        self,
-        policy: Policy,
-        seen: Mapping[str, Any],
-        generators: Sequence[torch.Generator],
-        ahead: np.ndarray,
-        delay: int,
-    ) -> np.ndarray:
+    def plan(self, policy: Policy, look: Look) -> np.ndarray:
         """Return the next chunk of each robot, (robots, prediction_horizon, d).
 
         Args:
             policy: fitted.
-            seen: the last observations by name, (robots, observation_horizon, *shape).
-            generators: one a robot.
-            ahead: what is left of the last chunk from the present step on, (robots, prediction_horizon, d); NaN where
-                nothing is planned.
-            delay: steps after which the chunk arrives: so many of `ahead` will be executed.
+            look: what they saw, and what they will do meanwhile.
         """
-        return policy.plan(seen, generators)
+        return policy.plan(look.seen, look.generators)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the name and the settings, JSON-ready."""
@@ -114,16 +121,10 @@ class Select(Continuity):
         check_number("draws", self.draws, 1, 4096, integer=True)
         check_number("decay", self.decay, 0.0, 1.0, exclusive_low=True)
 
-    def plan(
-        self,
-        policy: Policy,
-        seen: Mapping[str, Any],
-        generators: Sequence[torch.Generator],
-        ahead: np.ndarray,
-        delay: int,
-    ) -> np.ndarray:
+    def plan(self, policy: Policy, look: Look) -> np.ndarray:
         """Return the nearest of `draws` chunks for each robot, (robots, prediction_horizon, d)."""
-        chunks = policy.plan(seen, generators, draws=self.draws)  # (robots, draws, horizon, d)
+        ahead = look.ahead
+        chunks = policy.plan(look.seen, look.generators, draws=self.draws)  # (robots, draws, horizon, d)
         scale = policy.action_scale_
         weights = self.decay ** np.arange(ahead.shape[1])[:, None]
         away = weights * ((chunks - ahead[:, None]) / scale) ** 2
@@ -154,23 +155,18 @@ class RealTime(Continuity):
                 f"these can: {able('steered')}. Or take 'select' or 'ensemble'."
             )
 
-    def plan(
-        self,
-        policy: Policy,
-        seen: Mapping[str, Any],
-        generators: Sequence[torch.Generator],
-        ahead: np.ndarray,
-        delay: int,
-    ) -> np.ndarray:
+    def plan(self, policy: Policy, look: Look) -> np.ndarray:
         """Return a chunk for each robot that goes on from what it will do meanwhile, (robots, horizon, d)."""
+        ahead, horizon = look.ahead, look.ahead.shape[1]
         planned = np.isfinite(ahead).all(axis=2)  # (robots, horizon)
         if not planned.any():
-            return policy.plan(seen, generators)
-        weights = np.stack([real_time_weights(ahead.shape[1], delay, int(count)) for count in planned.sum(axis=1)])
+            return policy.plan(look.seen, look.generators)
+        weights = np.stack([real_time_weights(horizon, look.delay, int(count)) for count in planned.sum(axis=1)])
         with np.errstate(divide="ignore"):
             spread = self.softness * np.sqrt((1 - weights) / weights)  # 0 where known exactly, infinite where unknown
         known = np.where((weights > 0)[..., None], ahead, np.nan)
-        return policy.plan(seen, generators, known=known, spread=np.where(np.isfinite(spread), spread, 0.0))
+        spread = np.where(np.isfinite(spread), spread, 0.0)
+        return policy.plan(look.seen, look.generators, known=known, spread=spread)
 
 
 def real_time_weights(horizon: int, delay: int, left: int) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from everymode.errors import DataError, SettingError, check_number
-from everymode.policies.continuity import Continuity
+from everymode.policies.continuity import Continuity, Look
 from everymode.policies.queue import ActionQueue
 from everymode.randomness import mix, new_generator
 
@@ -126,7 +126,7 @@ class Execution:
             for step, action in enumerate(self._queues[robot].ahead(len(row))):
                 row[step] = action
         generators = [self._generators[robot] for robot in robots]
-        self.chunks[robots] = self.continuity.plan(self.policy, seen, generators, ahead, self.delay)
+        self.chunks[robots] = self.continuity.plan(self.policy, Look(seen, generators, ahead, self.delay))
         self.seconds.append(time.perf_counter() - started)
 
     def reset(self, robots: Sequence[int] | None = None, *, random_state: Sequence[int] | None = None) -> None:
