@@ -7,8 +7,18 @@ import pytest
 
 from everymode.errors import SettingError, UnsupportedError
 from everymode.policies import Demonstrations, Policy, load_policy
-from everymode.policies.continuity import CONTINUITIES, Ensemble, RealTime, Select, get_continuity, real_time_weights
+from everymode.policies.angles import add, difference
+from everymode.policies.continuity import (
+    CONTINUITIES,
+    Ensemble,
+    Look,
+    RealTime,
+    Select,
+    get_continuity,
+    real_time_weights,
+)
 from everymode.policies.execution import Execution
+from everymode.policies.queue import ActionQueue
 
 HORIZON, EXECUTED = 8, 4
 
@@ -78,7 +88,7 @@ def test_weights_of_real_time_chunking():
 class Teller:
     """A policy whose chunk tells at which look it was made, and the step that each action is for."""
 
-    observation_horizon, prediction_horizon, execution_horizon, n_actions_ = 1, 8, 3, 2
+    observation_horizon, prediction_horizon, execution_horizon, n_actions_, action_angles_ = 1, 8, 3, 2, ()
 
     def __init__(self) -> None:
         self.looks = 0
@@ -101,6 +111,34 @@ def test_with_a_delay_the_actions_before_the_arrival_are_of_the_look_before():
     assert [step for _, step in told] == list(range(9))  # each action is the one for its own step
     assert [look for look, _ in told] == [1, 1, 1, 1, 1, 2, 2, 2, 3]
     assert planned == [True, False, False, False, False, True, False, False, True]
+
+
+def test_real_time_chunks_begin_where_the_last_one_goes_on(policy):
+    seen = {"state": np.zeros((64, policy.observation_horizon, 1))}
+    ahead = np.full((64, HORIZON, 1), np.nan)
+    ahead[:, :EXECUTED] = policy.plan(seen, policy.generators(64, 1))[:, EXECUTED:]
+    chunk = RealTime().plan(policy, Look(seen, policy.generators(64, 2), ahead, delay=2))
+    anew = policy.plan(seen, policy.generators(64, 2))
+    np.testing.assert_allclose(chunk[:, :2], ahead[:, :2], atol=1e-6)  # what is executed meanwhile is what it was
+    assert np.abs(chunk - ahead)[:, 2].mean() < 0.1  # the demonstrators' own unrest
+    assert np.abs(anew - ahead)[:, 2].mean() > 0.5
+
+
+def test_an_average_of_angles_is_the_short_way_round():
+    queue = ActionQueue(decay=0.0, angles=[1])
+    queue.put(np.array([[0.0, 3.1]]), 0)
+    queue.put(np.array([[2.0, -3.1]]), 0)
+    (action,) = queue.ahead(1)
+    assert action[0] == 1
+    assert abs(action[1]) == pytest.approx(np.pi)
+
+
+@pytest.mark.parametrize("way", [-1.0, 1.0])
+def test_differences_of_angles_are_never_more_than_half_a_turn(way):
+    first, second = np.array([[1.0, way * 3.0]]), np.array([[0.5, -way * 3.0]])
+    apart = difference(first, second, [1])
+    np.testing.assert_allclose(apart, [[0.5, way * (6.0 - 2 * np.pi)]])
+    np.testing.assert_allclose(add(second, apart, [1]), first)
 
 
 def test_a_policy_keeps_its_continuity_in_its_file(policy, tmp_path):

@@ -139,3 +139,32 @@ def test_what_is_no_video_is_refused(tmp_path):
         save_video(FRAMES / 255, tmp_path / "a.gif")
     with pytest.raises(SettingError, match=r"\.mp4"):
         save_video(FRAMES, tmp_path / "a.avi")
+
+
+def test_parts_of_a_task_are_counted_as_the_field_counts_them():
+    class Twofold(Corridor):
+        goals = 2  # the reward is the share of the way that is done
+
+    lame = Scripted(lambda seen: 0.3 if seen[0] > 0 else 0.0)
+    found = evaluate(lame, Twofold, 40)
+    best = np.array([episode.best for episode in found.rollouts])
+    assert list(found.reached) == ["p1", "p2"]
+    assert found.reached["p1"].value == np.mean(best > 0.25)
+    assert found.reached["p2"].value == np.mean(best > 0.75)
+    assert 0 < found.reached["p2"].value < 1
+    assert "p2" in str(found)
+
+
+def test_parts_of_a_task_survive_a_file(tmp_path):
+    class Twofold(Corridor):
+        goals = 2
+
+    found = evaluate(Scripted(outward), Twofold, 4)
+    found.save(tmp_path)
+    assert json.loads((tmp_path / EVALUATION_FILE).read_text())["reached"]["p2"]["n"] == 4
+    assert Evaluation.load(tmp_path).reached["p1"].value == found.reached["p1"].value
+
+
+def test_a_task_of_one_part_has_no_share_of_parts(evaluation):
+    assert evaluation.reached == {}
+    assert "p1" not in str(evaluation)

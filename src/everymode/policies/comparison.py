@@ -97,6 +97,7 @@ def _row(name: str, found: Evaluation) -> dict[str, str]:
         "recipe": name,
         "score": _interval(found.score.value, found.score.low, found.score.high),
         "success": f"{100 * found.success.value:.1f} %",
+        **{name: f"{100 * share.value:.1f} %" for name, share in found.reached.items()},
         "collided": "-" if found.collided is None else f"{100 * found.collided.value:.1f} %",
         "ways": f"{behaviour.ways_taken} of {len(behaviour.ways)}" if behaviour.ways else "-",
         "entropy": "-" if share is None else f"{100 * share:.0f} %",

@@ -4,7 +4,8 @@
                of two ways is none.
     select     Of several draws the one is taken that is nearest to what is left of the last chunk (backward coherence).
     real_time  The next chunk is inpainted onto the actions that will be executed before it arrives, which are known
-               exactly, and leans on what else is left of the last chunk, the less the later an action is.
+               exactly, and leans on what else is left of the last chunk, the less the later an action is. What then
+               still differs from the last chunk is taken back with the same weights.
 
 References:
     Learning fine-grained bimanual manipulation with low-cost hardware (Zhao et al., 2023),
@@ -13,7 +14,7 @@ References:
         https://arxiv.org/abs/2408.17355: backward coherence
     Real-time execution of action chunking flow policies (Black et al., 2025), https://arxiv.org/abs/2506.07339: the
         weights of the actions that are leaned on. There they scale the correction; here they are the noise with which
-        an action is known, which makes the correction that of a posterior mean
+        an action is known, which makes the correction that of a posterior mean, and weights of an average in the end
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import torch
 
 from everymode.errors import UnsupportedError, check_choice, check_number
 from everymode.families import get_family
+from everymode.policies.angles import add, difference
 from everymode.steering import able
 
 if TYPE_CHECKING:
@@ -127,7 +129,7 @@ class Select(Continuity):
         chunks = policy.plan(look.seen, look.generators, draws=self.draws)  # (robots, draws, horizon, d)
         scale = policy.action_scale_
         weights = self.decay ** np.arange(ahead.shape[1])[:, None]
-        away = weights * ((chunks - ahead[:, None]) / scale) ** 2
+        away = weights * (difference(chunks, ahead[:, None], policy.action_angles_) / scale) ** 2
         nearest = np.nansum(away, axis=(2, 3)).argmin(axis=1)
         return chunks[np.arange(len(chunks)), nearest]
 
@@ -166,7 +168,9 @@ class RealTime(Continuity):
             spread = self.softness * np.sqrt((1 - weights) / weights)  # 0 where known exactly, infinite where unknown
         known = np.where((weights > 0)[..., None], ahead, np.nan)
         spread = np.where(np.isfinite(spread), spread, 0.0)
-        return policy.plan(look.seen, look.generators, known=known, spread=spread)
+        chunk = policy.plan(look.seen, look.generators, known=known, spread=spread)
+        angles, share = policy.action_angles_, weights[..., None]
+        return add(chunk, share * difference(np.where(share > 0, ahead, chunk), chunk, angles), angles)
 
 
 def real_time_weights(horizon: int, delay: int, left: int) -> np.ndarray:

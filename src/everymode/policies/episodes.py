@@ -77,6 +77,7 @@ class Rollouts:
         way_names: names of the ways; none where ways have no meaning.
         rate: control steps a second; None where it is not known.
         seconds: wall time of each planning call, over all robots.
+        goals: parts of the task; where there are several, the reward is the share of them that is done.
     """
 
     environment: str
@@ -84,6 +85,7 @@ class Rollouts:
     way_names: tuple[str, ...] = ()
     rate: float | None = None
     seconds: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    goals: int = 1
 
     def __iter__(self) -> Iterator[Episode]:
         return iter(self.episodes)
@@ -107,6 +109,7 @@ class Rollouts:
             "environment": self.environment,
             "way_names": list(self.way_names),
             "rate": self.rate,
+            "goals": self.goals,
             "episodes": [[e.seed, e.way, e.success, e.collided, e.error] for e in self.episodes],
         }
         arrays = {name: _joined([getattr(episode, name) for episode in self.episodes]) for name in (*_STEPWISE, "path")}
@@ -143,7 +146,8 @@ class Rollouts:
                 )
                 for index, (seed, way, success, collided, error) in enumerate(header["episodes"])
             )
-            return cls(header["environment"], episodes, tuple(header["way_names"]), header["rate"], seconds)
+            way_names, goals = tuple(header["way_names"]), header.get("goals", 1)
+            return cls(header["environment"], episodes, way_names, header["rate"], seconds, goals)
         except Exception as error:  # a damaged archive raises whatever its damage leads to
             raise DataError(f"{os.fspath(path)} holds no episodes, or is damaged: {error}.") from error
 

@@ -32,6 +32,7 @@ _EPISODES_FILE = "episodes.npz"
 _CALLS, _WARM_UP = 60, 5
 _RUNNING = ("execution_horizon", "delay")  # how a policy was run
 _MEASURES = ("score", "final", "success", "collided")
+_OF_EPISODES = ("reached", "failures")  # said for whoever reads the file, and known from the episodes
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,10 +74,18 @@ class Evaluation:
         told = f", {failed} more crashed" if failed else ""
         return f"{self.settings['environment']}: {self.score.n} episodes from seed {self.settings['first_seed']}{told}"
 
+    @property
+    def reached(self) -> dict[str, Measure]:
+        """Share of the episodes in which so many parts of the task were done at once, `p1` and on; none of one part."""
+        goals, best = self.rollouts.goals, [episode.best for episode in self.rollouts.whole]
+        asked = range(1, goals + 1) if goals > 1 else ()
+        return {f"p{done}": _share_of([value > (done - 0.5) / goals for value in best]) for done in asked}
+
     def shown(self) -> list[dict[str, str]]:
         """Return the numbers as short texts: what, of all episodes, and of the successful ones."""
         rows = [("score (best)", _text(self.score), "-"), ("score (final)", _text(self.final), "-")]
         rows += [("success", _percent(self.success), "-")]
+        rows += [(name, _percent(share), "-") for name, share in self.reached.items()]
         rows += [("collided", _percent(self.collided), "-")] if self.collided is not None else []
         if self.best_of_checkpoints is not None:
             rows += [("best of checkpoints (chosen on it)", f"{self.best_of_checkpoints:.3f}", "-")]
@@ -109,6 +118,7 @@ class Evaluation:
         described = {name: getattr(self, name) for name in (*simple, "best_of_checkpoints")}
         described |= {name: None if (m := getattr(self, name)) is None else m.to_dict() for name in _MEASURES}
         described |= {name: getattr(self, name).to_dict() for name in ("behaviour", "of_successes")}
+        described["reached"] = {name: share.to_dict() for name, share in self.reached.items()}
         return {**described, "failures": [[episode.seed, episode.error] for episode in self.rollouts.failures]}
 
     def save(self, folder: str | Path) -> Path:
@@ -130,7 +140,8 @@ class Evaluation:
             raise CheckpointError(f"{folder} holds no {EVALUATION_FILE}; `everymode policy eval` writes one.")
         try:
             known = json.loads((folder / EVALUATION_FILE).read_text())
-            known.pop("failures")
+            for name in _OF_EPISODES:
+                known.pop(name, None)
             for name in _MEASURES:
                 known[name] = None if known[name] is None else Measure(**known[name])
             for name in ("behaviour", "of_successes"):

@@ -71,7 +71,8 @@ class Execution:
         self.planned = np.zeros(self.robots, dtype=bool)
         self.seconds: list[float] = []
         self.chunks = np.zeros((self.robots, policy.prediction_horizon, policy.n_actions_))
-        self._queues = [ActionQueue(decay=self.continuity.queue_decay) for _ in generators]
+        decay, angles = self.continuity.queue_decay, policy.action_angles_
+        self._queues = [ActionQueue(decay=decay, angles=angles) for _ in generators]
         self._looked = np.zeros(self.robots, dtype=np.int64)  # the step of the last look
         self._underway = np.zeros(self.robots, dtype=bool)  # whose chunk has not arrived
         self._fresh = np.ones(self.robots, dtype=bool)  # whose episode has not begun

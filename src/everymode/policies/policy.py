@@ -42,7 +42,7 @@ _ROWS_AT_ONCE = 4096  # robots of one pass
 _FEW_STEPS = 10_000  # of demonstrations, for which a shorter training does, and of most networks a smaller one
 _WIDTHS = {"mlp": (256, 256)}  # with few steps, and with more: wider, 10 evaluations take over 10 ms of a core
 _OTHER_WIDTHS = (128, 256)
-_REGRESSION = Regression(ridge=0.3, passes=3)  # of what is known of a chunk: it has many values, and little time
+_REGRESSION = Regression(ridge=1.0, passes=3)  # of what is known of a chunk: it has many values, and little time
 _SAVED = ("history_", "n_steps_", "stopped_", "fit_seconds_", "precision_", "rate_", "sample_seed_", "width_")
 _INITIAL, _TRAINING, _SPLIT, _SAMPLE, _SETTLE = range(5)  # streams of randomness
 
@@ -396,6 +396,11 @@ class Policy(BaseEstimator):
         others = np.setdiff1d(np.arange(len(scale)), space.angles)
         scale[others] = space.scale[: len(others)]
         return scale
+
+    @property
+    def action_angles_(self) -> tuple[int, ...]:
+        """Which values of an action are angles, in radians."""
+        return tuple(self.action_space_.angles)
 
     def describe(self) -> dict[str, Any]:
         """Return what the policy sees and does, JSON-ready: what a server tells its robots."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from everymode.errors import DataError, check_number
+from everymode.policies.angles import add, difference
 
 __all__ = ["ActionQueue"]
 
@@ -20,6 +22,7 @@ class ActionQueue:
 
     Args:
         decay: of temporal ensembling; None takes the newest plan alone.
+        angles: which values of an action are angles, in radians.
 
     Attributes:
         step: the control step that the next action is for.
@@ -29,8 +32,9 @@ class ActionQueue:
             https://arxiv.org/abs/2304.13705: action chunking and temporal ensembling
     """
 
-    def __init__(self, *, decay: float | None = None) -> None:
+    def __init__(self, *, decay: float | None = None, angles: Sequence[int] = ()) -> None:
         self.decay = check_number("decay", decay, 0.0, optional=True)
+        self.angles = tuple(angles)
         self.step = 0
         self._plans: list[tuple[int, np.ndarray]] = []  # (the step of its first action, (horizon, d)), oldest first
 
@@ -69,4 +73,6 @@ class ActionQueue:
         if len(told) == 1 or self.decay is None:
             return told[-1]
         weights = np.exp(-self.decay * np.arange(len(told)))
-        return np.tensordot(weights / math.fsum(weights), np.stack(told), axes=1)
+        newest = told[-1]
+        apart = difference(np.stack(told), newest, self.angles)
+        return add(newest, np.tensordot(weights / math.fsum(weights), apart, axes=1), self.angles)

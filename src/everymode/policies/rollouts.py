@@ -133,7 +133,7 @@ def roll_out(
         raise SettingError("seeds: give at least one.")
     rendered = {"render_mode": "rgb_array"} if frames and isinstance(environment, str) else {}
     make = maker(environment, **dict(settings or {}), **rendered)
-    way_names, rate = _described(make)
+    way_names, rate, goals = _described(make)
     starts, times = [], Counter[int]()
     for seed in seeds:
         starts.append((seed, mix(random_state, seed, times[seed])))
@@ -148,13 +148,14 @@ def roll_out(
             ended: Any = Parallel(n_jobs=jobs)(delayed(_Fleet.run)(fleet) for fleet in work)
     name = environment if isinstance(environment, str) else getattr(environment, "__name__", "environment")
     episodes = tuple(episode for part, _ in ended for episode in part)
-    return Rollouts(name, episodes, way_names, rate, np.concatenate([seconds for _, seconds in ended]))
+    return Rollouts(name, episodes, way_names, rate, np.concatenate([seconds for _, seconds in ended]), goals)
 
 
-def _described(make: Make) -> tuple[tuple[str, ...], float | None]:
+def _described(make: Make) -> tuple[tuple[str, ...], float | None, int]:
     env = make()
     try:
-        return tuple(getattr(env.unwrapped, "way_names", ())), getattr(env.unwrapped, "rate", None)
+        told = env.unwrapped
+        return tuple(getattr(told, "way_names", ())), getattr(told, "rate", None), int(getattr(told, "goals", 1))
     finally:
         env.close()
 

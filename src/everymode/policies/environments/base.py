@@ -31,6 +31,7 @@ class Environment(gym.Env[Any, np.ndarray]):
     name: ClassVar[str]
     rate: ClassVar[float] = 10.0  # control steps a second
     max_steps: ClassVar[int]  # an episode is truncated here
+    goals: int = 1  # parts of the task; where there are several, the reward is the share of them that is done
     way_names: tuple[str, ...] = ()  # empty where ways have no meaning
     angles: Mapping[str, Sequence[int]] = MappingProxyType({})  # values in radians, as `Demonstrations` has it
     names: Mapping[str, Sequence[str]] = MappingProxyType({})  # the names of values, as `Demonstrations` has it

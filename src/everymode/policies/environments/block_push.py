@@ -41,7 +41,7 @@ class BlockPush(Scripted):
     friction, else along the cone's edge, and the pusher slides. Blocks do not turn.
 
     A way is the block that is first in a zone, and that zone: the other block is left for the other zone. The reward
-    is the share of zones that hold a block; `info["blocks_in"]` counts them, so that the field's p1 and p2 are how
+    is the share of zones that hold a block; `info["blocks_in"]` counts them, and the field's p1 and p2 are how
     often it came to 1 and to 2. Two end the episode with success. `leaning` is the block that was moved most, and
     the zone it was moved towards.
 
@@ -56,6 +56,7 @@ class BlockPush(Scripted):
 
     name = "BlockPush"
     max_steps = 200
+    goals = 2
     way_names = ("A1 B2", "A2 B1", "B1 A2", "B2 A1")
     names = MappingProxyType(
         {

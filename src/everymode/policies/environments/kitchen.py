@@ -38,7 +38,7 @@ class Kitchen(Environment):
     """Open, switch or move `enough` of the things in a kitchen, within 280 steps.
 
     A way is the set of the first `enough` tasks done. The reward is the share of them done so far; `info["tasks"]`
-    names those done, in order, so that the field's p1 to p4 are how often it came to 1 to 4. `enough` of them end the
+    names those done, in order, and the field's p1 to p4 are how often it came to 1 to 4. `enough` of them end the
     episode with success.
 
     Observation (59,): positions and velocities of the arm, then of the things, with gymnasium-robotics' noise. Action
@@ -63,7 +63,7 @@ class Kitchen(Environment):
         self.tasks = tuple(check_choice("tasks", task, _TASKS) for task in tasks)
         if not self.tasks or len(set(self.tasks)) < len(self.tasks):
             raise SettingError(f"tasks={tasks!r}: name at least one task, and each once.")
-        self.enough = check_number("enough", enough, 1, len(self.tasks), integer=True)
+        self.goals = self.enough = check_number("enough", enough, 1, len(self.tasks), integer=True)
         self._sets = list(combinations(range(len(self.tasks)), self.enough))
         self.way_names = tuple(", ".join(self.tasks[task] for task in chosen) for chosen in self._sets)
         self._kitchen = _kitchen()(list(self.tasks), terminate_on_tasks_completed=False)
