@@ -1,12 +1,16 @@
 """Conditional optimal transport: eight Gaussians to two moons, squared Wasserstein distance by coupling.
 
-    python benchmarks/couplings.py [--steps 20000] [--seed 0] [--jobs 2]
+    python benchmarks/couplings.py [--steps 20000] [--seed 0] [--jobs 2] [--recipes published,annealed]
 
 The setting of Cheng and Schwing (2025), The curse of conditions, https://arxiv.org/abs/2503.10636: noise of eight
 Gaussians, an answer on two moons, and a condition that is the moon ('class') or the answer's first coordinate
-('continuous'). A residual network of three blocks of 128, batches of 256, coupled 1,024 rows at a time. Judged at fresh
-conditions by one Euler step and by adaptive steps, in squared 2-Wasserstein distance against as many fresh answers;
-beside it the floor, which is answers against answers. Writes benchmarks/results/couplings.json.
+('continuous'). A residual network of three blocks of 128, batches of 256, coupled 1,024 rows at a time. The learning
+rate stays .0003 ('published', what the paper's code does), or falls from .001 along a cosine ('annealed'), which comes
+nearer to the true flow. One Euler step is not always the better for it: with the independent coupling and a class that
+of the true flow, which leads to the mean of the answers from everywhere, is at 3.97. Judged at fresh conditions by one
+Euler step and by adaptive steps, in squared 2-Wasserstein distance against as many fresh answers; beside it the floor,
+which is answers against answers. What is done is kept in `runs/couplings` and not done again. Writes
+benchmarks/results/couplings.json.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import argparse
 import time
 from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,19 +31,22 @@ from torch import Tensor, nn
 from everymode.couplings import Coupling, get_coupling
 from everymode.randomness import new_generator
 from everymode.solvers import integrate, integrate_adaptively, last, time_grid
-from peers import write
+from peers import kept, write
 
 COUPLINGS = ("independent", "optimal_transport", "conditional_ot")
 CONDITIONS = ("class", "continuous")
-PUBLISHED = {  # one Euler step, adaptive steps; of the paper
-    ("independent", "class"): (2.573, 0.059),
-    ("optimal_transport", "class"): (0.483, 0.462),
-    ("conditional_ot", "class"): (0.048, 0.018),
-    ("independent", "continuous"): (0.732, 0.028),
-    ("optimal_transport", "continuous"): (8.276, 2.143),
-    ("conditional_ot", "continuous"): (0.077, 0.013),
+PUBLISHED = {  # one Euler step, adaptive steps: mean over ten seeds, and standard deviation where something is asked
+    ("independent", "class"): ((2.573, 0.112), (0.059, 0.029)),
+    ("optimal_transport", "class"): ((0.483, None), (0.462, None)),
+    ("conditional_ot", "class"): ((0.048, 0.010), (0.018, 0.006)),
+    ("independent", "continuous"): ((0.732, 0.052), (0.028, 0.010)),
+    ("optimal_transport", "continuous"): ((8.276, None), (2.143, None)),
+    ("conditional_ot", "continuous"): ((0.077, 0.024), (0.013, 0.003)),
 }
+RECIPES = ("published", "annealed")
+LARGEST = {"class": 0.05, "continuous": 0.08}  # that is asked of conditional_ot after one Euler step
 JUDGED = 10_000
+CACHE = Path(__file__).parents[1] / "runs" / "couplings"
 
 
 def gaussians(n: int, generator: torch.Generator) -> Tensor:
@@ -64,7 +72,7 @@ def pair(n: int, condition: str, generator: torch.Generator) -> tuple[Tensor, Te
     """Return answers (n, 2), conditions for the coupling and conditions for the network (n, 1)."""
     y, moon = moons(n, generator)
     if condition == "class":
-        return y, moon, moon[:, None].float()
+        return y, moon, 2.0 * moon[:, None] - 1
     return y, y[:, :1], y[:, :1]
 
 
@@ -103,13 +111,14 @@ def distance(a: Tensor, b: Tensor) -> float:
     return float(found)
 
 
-def run(name: str, condition: str, steps: int, seed: int) -> dict[str, Any]:
+def run(recipe: str, name: str, condition: str, steps: int, seed: int) -> dict[str, Any]:
     """Train with one coupling, and return its distances."""
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     generator, network = new_generator(seed), Velocity()
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    annealed = recipe == "annealed"
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3 if annealed else 3e-4)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, eta_min=0.0 if annealed else 3e-4)
     started = time.perf_counter()
     coupled = batches(condition, get_coupling(name), generator)
     for noise, y, seen in islice(coupled, steps):
@@ -131,18 +140,36 @@ def run(name: str, condition: str, steps: int, seed: int) -> dict[str, Any]:
     with torch.no_grad():
         one = last(integrate(field, start, time_grid(1), "euler"))
         many = integrate_adaptively(field, start, 0.0, 1.0)
-    published = PUBLISHED[name, condition]
+    one_published, many_published = PUBLISHED[name, condition]
     return {
+        "recipe": recipe,
         "coupling": name,
         "condition": condition,
         "seed": seed,
         "one_step": round(distance(one, truth), 4),
         "adaptive": round(distance(many, truth), 4),
         "floor": round(distance(other, truth), 4),
-        "published_one_step": published[0],
-        "published_adaptive": published[1],
+        "published_one_step": one_published,
+        "published_adaptive": many_published,
         "training_seconds": round(seconds, 1),
     }
+
+
+def measured(*key: Any) -> dict[str, Any]:
+    """Return what `run` returns, made now or kept from before."""
+    return kept(CACHE / f"{'-'.join(map(str, key))}.json", lambda: run(*key))
+
+
+def checked(recipe: str, name: str, condition: str, row: dict[str, Any]) -> Iterator[tuple[str, bool]]:
+    """Yield what is asked of a row, and whether it holds: of plain flow matching no more than what is published."""
+    start = f"{recipe}, {name}, {condition}"
+    if name == "conditional_ot":
+        yield f"{start}, one Euler step: at most {LARGEST[condition]}", row["one_step"] <= LARGEST[condition]
+    if name == "independent" and recipe == "published":
+        for steps in ("one_step", "adaptive"):
+            mean, deviation = row[f"published_{steps}"]
+            most = round(mean + 2 * deviation, 3)
+            yield f"{start}, {steps}: at most {most}, the published and two standard deviations", row[steps] <= most
 
 
 def main() -> None:
@@ -150,15 +177,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--recipes", default=",".join(RECIPES))
     asked = parser.parse_args()
-    jobs = [delayed(run)(name, condition, asked.steps, asked.seed) for condition in CONDITIONS for name in COUPLINGS]
-    found: Any = Parallel(n_jobs=asked.jobs)(jobs)
-    by_key = {(row["coupling"], row["condition"]): row for row in found}
-    checks = {
-        "conditional_ot, class, one Euler step: at most .05": by_key["conditional_ot", "class"]["one_step"] <= 0.05,
-        "conditional_ot, continuous, one Euler step: at most .08": by_key["conditional_ot", "continuous"]["one_step"]
-        <= 0.08,
-    }
+    CACHE.mkdir(parents=True, exist_ok=True)
+    keys = [(r, name, condition) for r in asked.recipes.split(",") for name in COUPLINGS for condition in CONDITIONS]
+    found: Any = Parallel(n_jobs=asked.jobs)(delayed(measured)(*key, asked.steps, asked.seed) for key in keys)
+    checks = {text: held for key, row in zip(keys, found, strict=True) for text, held in checked(*key, row)}
     for name, held in checks.items():
         print("met   " if held else "MISSED", name)
     write("couplings", {"steps": asked.steps, "judged": JUDGED, "checks": checks, "rows": found})

@@ -40,7 +40,11 @@ __all__ = ["POLICY_FILE", "Policy", "load_policy"]
 POLICY_FILE = "policy.safetensors"
 _ROWS_AT_ONCE = 4096  # robots of one pass
 _FEW_STEPS = 10_000  # of demonstrations, for which a shorter training does, and of most networks a smaller one
-_WIDTHS = {"mlp": (256, 256)}  # with few steps, and with more: wider, 10 evaluations take over 10 ms of a core
+# with few steps, and with more
+_WIDTHS = {
+    "mlp": (256, 256),  # wider, 10 evaluations take over 10 ms of a core
+    "unet": (32, 64),  # of its first level; the deepest is four times as wide, and convolutions are over five steps
+}
 _OTHER_WIDTHS = (128, 256)
 _REGRESSION = Regression(ridge=1.0, passes=3)  # of what is known of a chunk: it has many values, and little time
 _SAVED = ("history_", "n_steps_", "stopped_", "fit_seconds_", "precision_", "rate_", "sample_seed_", "width_")
