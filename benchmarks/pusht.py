@@ -6,7 +6,8 @@
 Every recipe learns from pusht_lowdim.npz, in EVERYMODE_DATA, by default the folder shared/data beside the checkout. The
 best of its checkpoints is chosen on 50 starts from seed 100000 and reported on fresh ones from 200000; the score that
 it was chosen for stands beside as `best_of_checkpoints`, to show how much choosing flatters. A chunk is timed for one
-robot on one core. Finished recipes are kept in the folder, and rows that are not asked for in the result.
+robot on one core. Networks other than the multilayer perceptron are small and see 64 windows a step, so that minutes
+of a CPU are enough. Finished recipes are kept in the folder, and rows that are not asked for in the result.
 Writes benchmarks/results/pusht.json (pusht_cuda.json where that is the device).
 """
 
@@ -26,9 +27,20 @@ from everymode.policies.readers import read_demonstrations
 from peers import DATA, RESULTS, write
 
 CHOOSING = 50
+SETTINGS: dict[str, dict[str, int]] = {  # by network, beside the recipe's own
+    "unet": {"width": 32, "batch_size": 64},
+    "action_transformer": {"width": 128, "batch_size": 64},
+    "lstm": {"width": 128, "batch_size": 64},
+}
+OF_RECIPES: dict[str, dict[str, int]] = {"ibc": {"width": 64, "batch_size": 64}}  # 4,096 energies for one action
 
 
-def row(recipe: str, found: Evaluation) -> dict[str, Any]:
+def settings_of(recipe: str) -> dict[str, int]:
+    """Return what a recipe is trained with here, beside its own settings."""
+    return OF_RECIPES.get(recipe) or SETTINGS.get(recipes.recipe(recipe).policy.get("network") or "mlp", {})
+
+
+def row(recipe: str, found: Evaluation, checkpoints: int) -> dict[str, Any]:
     """Return what the table says of a recipe."""
     seeds = [episode.seed for episode in found.rollouts]
     return {
@@ -43,6 +55,8 @@ def row(recipe: str, found: Evaluation) -> dict[str, Any]:
         "chunk_ms_p95": round(found.chunk_ms_p95, 3),
         "parameters": found.parameters,
         "train_minutes": round((found.train_seconds or 0.0) / 60, 2),
+        "settings": settings_of(recipe),
+        "checkpoints": checkpoints,
         "seeds": [seeds[0], seeds[-1]],
         "seam_jump": found.behaviour.seam_jump,
         "inner_jump": found.behaviour.inner_jump,
@@ -73,7 +87,8 @@ def main() -> None:
         robots=asked.robots,
         seed=asked.seed,
     )
-    chosen = {name: recipes.get(name, device=asked.device) for name in asked.recipes.split(",")}
+    names = asked.recipes.split(",")
+    chosen = {name: recipes.get(name, **settings_of(name), device=asked.device) for name in names}
 
     def tell(name: str, found: Evaluation | str, done: int, total: int) -> None:
         print(f"[{done}/{total}] {name}\n{found}", flush=True)
@@ -85,7 +100,6 @@ def main() -> None:
         "minutes": asked.minutes,
         "threads": asked.threads,
         "seed": asked.seed,
-        "checkpoints": asked.checkpoints,
         "choosing": trial.choosing,
         "demonstrations": {"episodes": shown.n_episodes, "steps": shown.steps},
     }
@@ -94,7 +108,7 @@ def main() -> None:
         earlier = json.loads((RESULTS / f"{name}.json").read_text())
         if all(earlier.get(key) == value for key, value in terms.items()):  # a table is of equal terms
             kept = {each["recipe"]: each for each in earlier["recipes"]}
-    kept |= {name: row(name, each) for name, each in found.evaluations.items()}
+    kept |= {name: row(name, each, asked.checkpoints) for name, each in found.evaluations.items()}
     write(name, {**terms, "recipes": list(kept.values()), "failures": found.failures})
 
 

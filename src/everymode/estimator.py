@@ -642,8 +642,7 @@ def load(path: str | Path, *, device: str = "auto", network: NetworkFactory | No
     """
     built, header = read_model(path, network=network)
     settings = type(built)(**built.get_params())
-    chosen = header.get("network") if network is None else network
-    model = OneToManyRegressor(settings, network=chosen, **{**header["estimator"], "device": device})
+    model = OneToManyRegressor(settings, network=header["network"], **{**header["estimator"], "device": device})
     fitted = {name: value for name, value in header["fitted"].items() if value is not None}
     if header["feature_names_in_"]:
         fitted["feature_names_in_"] = np.asarray(header["feature_names_in_"], dtype=object)

@@ -58,6 +58,8 @@ def read_model(
 ) -> tuple[Family, dict[str, Any]]:
     """Return (built family, header) of a file that `write_model` wrote, or of the run folder that holds it.
 
+    The header's `network` is the one that the family was built with.
+
     Args:
         path: the .safetensors file or the folder.
         network: the factory of a model that was trained with a network of its user's own.
@@ -77,8 +79,8 @@ def read_model(
         if not isinstance(y_space, ArraySpace):
             raise SettingError(f"a target cannot be a {y_space.kind}.")
         family = get_family(described["name"], described["settings"])
-        chosen = header.get("network") if network is None else network
-        family = family.build(y_space, x_space, network=chosen, **described["size"])
+        header["network"] = header.get("network") if network is None else network
+        family = family.build(y_space, x_space, network=header["network"], **described["size"])
         family.load_state_dict(tensors)
     except (KeyError, TypeError, RuntimeError, ValueError) as error:
         raise CheckpointError(
