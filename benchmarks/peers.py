@@ -18,6 +18,7 @@ from sklearn.datasets import make_moons
 from torch import Tensor, nn
 
 import everymode
+from everymode.metrics import Measure
 from everymode.runs import describe_machine
 from everymode.spaces import VectorSpace
 
@@ -83,6 +84,11 @@ def write(name: str, content: Mapping[str, Any]) -> None:
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(whole, indent=2) + "\n")
     print(json.dumps(whole, indent=2))
+
+
+def interval_of(measure: Measure) -> list[float | None]:
+    """Return the ends of a measure's interval, rounded."""
+    return [None if end is None else round(end, 4) for end in (measure.low, measure.high)]
 
 
 def kept(file: Path, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from everymode.policies import recipes
 from everymode.policies.comparison import Trial, compare_policies
 from everymode.policies.evaluation import Evaluation
 from everymode.policies.readers import read_demonstrations
-from peers import DATA, RESULTS, write
+from peers import DATA, RESULTS, interval_of, write
 
 CHOOSING = 50
 SETTINGS: dict[str, dict[str, int]] = {  # by network, beside the recipe's own
@@ -46,7 +46,7 @@ def row(recipe: str, found: Evaluation, checkpoints: int) -> dict[str, Any]:
     return {
         "recipe": recipe,
         "mean_score": round(found.score.value, 4),
-        "score_interval": [None if end is None else round(end, 4) for end in (found.score.low, found.score.high)],
+        "score_interval": interval_of(found.score),
         "final_score": round(found.final.value, 4),
         "success": round(found.success.value, 4),
         "best_of_checkpoints": found.best_of_checkpoints and round(found.best_of_checkpoints, 4),

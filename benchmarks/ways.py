@@ -6,7 +6,7 @@
 Every recipe learns from the same scripted demonstrations, with the same budget, and is judged on the same fresh starts
 (seeds from 200000), and from as many symmetric ones, which favour no way. Networks are small, for one core. Entropy and
 ways are those of the successful episodes from symmetric starts. Finished recipes are kept in the folder. Writes
-benchmarks/results/ways.json (environments that are not asked for keep what it says of them) and
+benchmarks/results/ways.json (what is not asked for keeps what it says of it; every row tells its budget) and
 docs/images/obstacle_ways.png, avoiding_ways.png and block_push_ways.png. Of BlockPush it tells p1 and p2, as the field
 does: how often one block, and how often both, came to lie in a zone.
 """
@@ -26,15 +26,17 @@ from everymode import plots
 from everymode.comparison import Budget
 from everymode.plots.style import house
 from everymode.policies import Demonstrations, environments, load_policy, recipes
-from everymode.policies.comparison import PolicyComparison, Trial, compare_policies
+from everymode.policies.comparison import WAYS_FILE, Trial, compare_policies
+from everymode.policies.episodes import Rollouts
 from everymode.policies.evaluation import EVALUATION_FILE, Evaluation, chunk_milliseconds, evaluate
 from everymode.policies.rollouts import maker
-from peers import RESULTS, write
+from peers import RESULTS, interval_of, write
 
 RECIPES = ("mse", "diffusion_policy", "flow_policy", "lstm_gmm", "bet", "ibc")
 WIDTH = {"Obstacle": 64, "Avoiding": 128, "BlockPush": 128}  # so that minutes of one core are enough
 UNET = 4  # of these, a U-Net has the fourth part, and more parameters all the same
-BATCH = 64
+BATCH = {"Obstacle": 64, "Avoiding": 256, "BlockPush": 256}  # of the multilayer perceptron
+OTHER_BATCH = 64
 GOOD = ("diffusion_policy", "flow_policy")
 SHOWN = {"Obstacle": 200, "Avoiding": 480, "BlockPush": 400}  # demonstrations: 20 and more of each way
 LEAST_WAYS = {"Obstacle": 2, "Avoiding": 18}  # that are asked for; of BlockPush nothing is
@@ -44,9 +46,12 @@ IMAGES = Path(__file__).parents[1] / "docs" / "images"
 
 def settings_of(recipe: str, environment: str) -> dict[str, int]:
     """Return what a recipe is trained with here, beside its own settings."""
-    width = WIDTH[environment]
-    unet = recipes.recipe(recipe).policy.get("network") == "unet"
-    return {"width": width // UNET if unet else width, "batch_size": BATCH}
+    network, width = recipes.recipe(recipe).policy.get("network"), WIDTH[environment]
+    fast = network is None and recipe != "ibc"
+    return {
+        "width": width // UNET if network == "unet" else width,
+        "batch_size": BATCH[environment] if fast else OTHER_BATCH,
+    }
 
 
 def described(found: Evaluation, symmetric: Evaluation) -> dict[str, Any]:
@@ -55,8 +60,7 @@ def described(found: Evaluation, symmetric: Evaluation) -> dict[str, Any]:
 
     def share(of: Evaluation, name: str) -> dict[str, Any] | None:
         measure = of.reached.get(name) or getattr(of, name)
-        ends = measure and [round(measure.low, 4), round(measure.high, 4)]
-        return measure and {"share": round(measure.value, 4), "interval": ends}
+        return measure and {"share": round(measure.value, 4), "interval": interval_of(measure)}
 
     return {
         "score": round(found.score.value, 4),
@@ -85,8 +89,8 @@ def described(found: Evaluation, symmetric: Evaluation) -> dict[str, Any]:
     }
 
 
-def run(environment: str, asked: argparse.Namespace) -> dict[str, Any]:
-    """Return the rows of one environment, and draw its figure."""
+def run(environment: str, asked: argparse.Namespace, earlier: dict[str, Any]) -> dict[str, Any]:
+    """Return the rows of one environment, beside those of before, and draw its figure."""
     shown = environments.demonstrate(environment, SHOWN[environment], asked.seed)
     trial = Trial(environment, Budget.parse(asked.budget), asked.episodes, shown=60, seed=asked.seed)
     folder = Path(asked.folder) / environment
@@ -105,15 +109,18 @@ def run(environment: str, asked: argparse.Namespace) -> dict[str, Any]:
             load_policy(place, device="cpu"), maker(environment)
         )  # all in one go, for a fair table
         each = replace(each, chunk_ms_median=float(np.median(spent)), chunk_ms_p95=float(np.quantile(spent, 0.95)))
-        rows[name] = described(each, from_symmetric(place, environment, shown, asked))
+        rows[name] = {
+            "budget": str(trial.budget),
+            **settings_of(name, environment),
+            **described(each, from_symmetric(place, environment, shown, asked)),
+        }
     print(found)
-    draw(environment, found)
+    draw(environment, trial, folder)
+    rows = {**earlier.get("recipes", {}), **rows}
     return {
-        "budget": str(trial.budget),
-        "networks": {name: settings_of(name, environment) for name in rows},
         "episodes": asked.episodes,
         "demonstrations": {"episodes": shown.n_episodes, "steps": shown.steps},
-        "recipes": rows,
+        "recipes": {name: rows[name] for name in RECIPES if name in rows},
         "failures": found.failures,
         "checks": checks(environment, rows),
     }
@@ -136,13 +143,13 @@ def from_symmetric(place: Path, environment: str, shown: Demonstrations, asked: 
     return found
 
 
-def draw(environment: str, found: PolicyComparison) -> None:
-    """Write the figure of all paths from one symmetric start."""
-    if found.ways is None:
-        return
+def draw(environment: str, trial: Trial, folder: Path) -> None:
+    """Write the figure of all paths from one symmetric start, of every recipe that is kept."""
+    kept = {name: folder / "recipes" / name / WAYS_FILE for name in RECIPES}
+    paths = {name: Rollouts.load(file) for name, file in kept.items() if file.is_file()}
     IMAGES.mkdir(parents=True, exist_ok=True)
     with house():
-        plots.draw("ways", found.ways).savefig(IMAGES / f"{FIGURES[environment]}_ways.png", dpi=100)
+        plots.draw("ways", trial.start().beside(paths)).savefig(IMAGES / f"{FIGURES[environment]}_ways.png", dpi=100)
 
 
 def checks(environment: str, rows: dict[str, Any]) -> dict[str, bool]:
@@ -180,7 +187,7 @@ def main() -> None:
     kept = RESULTS / "ways.json"
     found = json.loads(kept.read_text())["environments"] if kept.is_file() else {}
     for environment in asked.environments.split(","):
-        found[environment] = run(environment, asked)
+        found[environment] = run(environment, asked, found.get(environment, {}))
     settings = {
         "seed": asked.seed,
         "first_seed": 200_000,

@@ -25,10 +25,10 @@ from everymode.policies.policy import POLICY_FILE, Policy
 from everymode.policies.ways import Ways
 from everymode.version import __version__
 
-__all__ = ["PolicyComparison", "Trial", "compare_policies"]
+__all__ = ["WAYS_FILE", "PolicyComparison", "Trial", "compare_policies"]
 
 _CELL_FILE = "recipe.json"
-_WAYS_FILE = "ways.npz"
+WAYS_FILE = "ways.npz"
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,7 +181,7 @@ class Trial:
         fitted.save(folder / POLICY_FILE)
         if self.shown and found.behaviour.ways:
             drawn = self.start().roll(fitted, self.shown, robots=self.robots, random_state=self.seed)
-            drawn.save(folder / _WAYS_FILE)
+            drawn.save(folder / WAYS_FILE)
         found.save(folder)
 
     def start(self) -> Ways:
@@ -227,8 +227,8 @@ def compare_policies(
                 write_json(place / _CELL_FILE, {"recipe": name, "error": reason, "details": traceback.format_exc()})
         if name not in failures:
             evaluations[name] = Evaluation.load(place)
-            if (place / _WAYS_FILE).is_file():
-                paths[name] = Rollouts.load(place / _WAYS_FILE)
+            if (place / WAYS_FILE).is_file():
+                paths[name] = Rollouts.load(place / WAYS_FILE)
         if progress is not None:
             progress(name, failures.get(name) or evaluations[name], number, len(policies))
     families = {name: get_family(policy.family).name for name, policy in policies.items()}
