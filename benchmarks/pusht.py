@@ -1,7 +1,7 @@
 """Push-T from state: every recipe with the same budget, on 500 fresh starts that nothing was chosen on.
 
     python benchmarks/pusht.py [--recipes mse,flow_policy,...] [--minutes 60] [--episodes 500] [--checkpoints 5]
-                               [--seed 0] [--threads 2] [--robots 50] [--device auto] [--folder runs/pusht]
+                               [--seed 0] [--threads 2] [--robots 50] [--device auto] [--folder runs/pusht] [--images]
 
 Every recipe learns from pusht_lowdim.npz, in EVERYMODE_DATA, by default the folder shared/data beside the checkout. The
 best of its checkpoints is chosen on 50 starts from seed 100000 and reported on fresh ones from 200000; the score that
@@ -9,18 +9,23 @@ it was chosen for stands beside as `best_of_checkpoints`, to show how much choos
 robot on one core. Networks other than the multilayer perceptron are small and see 64 windows a step, so that minutes
 of a CPU are enough. Finished recipes are kept in the folder, and rows that are not asked for in the result.
 Writes benchmarks/results/pusht.json (pusht_cuda.json where that is the device).
+
+--images: a policy sees pictures of the table, pusht_images.npz, and where the pusher is, in the place of the state.
+Writes pusht_images.json.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from everymode.comparison import Budget
-from everymode.policies import recipes
+from everymode.policies import Demonstrations, recipes
 from everymode.policies.comparison import Trial, compare_policies
 from everymode.policies.evaluation import Evaluation
 from everymode.policies.readers import read_demonstrations
@@ -40,7 +45,7 @@ def settings_of(recipe: str) -> dict[str, int]:
     return OF_RECIPES.get(recipe) or SETTINGS.get(recipes.recipe(recipe).policy.get("network") or "mlp", {})
 
 
-def row(recipe: str, found: Evaluation, checkpoints: int) -> dict[str, Any]:
+def row(recipe: str, found: Evaluation, settings: dict[str, int], checkpoints: int) -> dict[str, Any]:
     """Return what the table says of a recipe."""
     seeds = [episode.seed for episode in found.rollouts]
     return {
@@ -55,12 +60,22 @@ def row(recipe: str, found: Evaluation, checkpoints: int) -> dict[str, Any]:
         "chunk_ms_p95": round(found.chunk_ms_p95, 3),
         "parameters": found.parameters,
         "train_minutes": round((found.train_seconds or 0.0) / 60, 2),
-        "settings": settings_of(recipe),
+        "settings": settings,
         "checkpoints": checkpoints,
         "seeds": [seeds[0], seeds[-1]],
         "seam_jump": found.behaviour.seam_jump,
         "inner_jump": found.behaviour.inner_jump,
     }
+
+
+def demonstrations(images: bool) -> Demonstrations:
+    """Return the demonstrations: of the state, or of pictures and the place of the pusher."""
+    file = DATA / "pusht_lowdim.npz"
+    if not images:
+        return read_demonstrations(file, keys=["state"])
+    shown = read_demonstrations([file, DATA / "pusht_images.npz"], keys=["state", "image"])
+    seen = {"state": np.asarray(shown.observations["state"])[:, :2], "image": shown.observations["image"]}
+    return replace(shown, observations=seen, angles={}, names={})
 
 
 def main() -> None:
@@ -74,9 +89,10 @@ def main() -> None:
     parser.add_argument("--robots", type=int, default=50)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--folder", default="runs/pusht")
+    parser.add_argument("--images", action="store_true")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
-    shown = read_demonstrations(DATA / "pusht_lowdim.npz", keys=["state"])
+    shown = demonstrations(asked.images)
     trial = Trial(
         "PushT",
         Budget(seconds=60 * asked.minutes),
@@ -85,17 +101,19 @@ def main() -> None:
         choosing=min(CHOOSING, asked.episodes),
         shown=0,
         robots=asked.robots,
+        settings={"image": True} if asked.images else {},
         seed=asked.seed,
     )
     names = asked.recipes.split(",")
-    chosen = {name: recipes.get(name, **settings_of(name), device=asked.device) for name in names}
+    settings = {name: settings_of(name) | ({"batch_size": 64} if asked.images else {}) for name in names}
+    chosen = {name: recipes.get(name, **settings[name], device=asked.device) for name in names}
 
     def tell(name: str, found: Evaluation | str, done: int, total: int) -> None:
         print(f"[{done}/{total}] {name}\n{found}", flush=True)
 
     found = compare_policies(chosen, shown, trial, asked.folder, progress=tell)
     print(found)
-    name = "pusht_cuda" if asked.device == "cuda" else "pusht"
+    name = "pusht" + "_images" * asked.images + "_cuda" * (asked.device == "cuda")
     terms = {
         "minutes": asked.minutes,
         "threads": asked.threads,
@@ -108,7 +126,7 @@ def main() -> None:
         earlier = json.loads((RESULTS / f"{name}.json").read_text())
         if all(earlier.get(key) == value for key, value in terms.items()):  # a table is of equal terms
             kept = {each["recipe"]: each for each in earlier["recipes"]}
-    kept |= {name: row(name, each, asked.checkpoints) for name, each in found.evaluations.items()}
+    kept |= {name: row(name, each, settings[name], asked.checkpoints) for name, each in found.evaluations.items()}
     write(name, {**terms, "recipes": list(kept.values()), "failures": found.failures})
 
 
