@@ -47,6 +47,13 @@ def test_a_recipe_fits_acts_and_comes_back_from_its_file(name, demonstrations, t
     assert (loaded.nfe, loaded.n_parameters_) == (policy.nfe, policy.n_parameters_)
 
 
+@pytest.mark.parametrize(("name", "width"), [("flow_policy", 256), ("diffusion_policy", 32), ("lstm_gmm", 128)])
+def test_the_width_suits_the_network(name, width, demonstrations):
+    """A U-Net widens by itself, and a core is to train it."""
+    policy = recipes.get(name, **{**TINY, "width": None, "steps": 1}).fit(demonstrations)
+    assert policy.width_ == width
+
+
 def test_a_policy_sees_pictures():
     """The action is the place of a bright square: only the picture tells it."""
     rng, steps = np.random.default_rng(0), 240
