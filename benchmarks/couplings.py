@@ -46,7 +46,6 @@ PUBLISHED = {  # one Euler step, adaptive steps: mean over ten seeds, and standa
     ("conditional_ot", "continuous"): ((0.077, 0.024), (0.013, 0.003)),
 }
 RECIPES = ("published", "annealed")
-KEY = ("recipe", "coupling", "condition")
 LARGEST = {"class": 0.05, "continuous": 0.08}  # that is asked of conditional_ot after one Euler step
 JUDGED = 10_000
 CACHE = Path(__file__).parents[1] / "runs" / "couplings"
@@ -163,6 +162,11 @@ def measured(*key: Any) -> dict[str, Any]:
     return kept(CACHE / f"{'-'.join(map(str, key))}.json", lambda: run(*key))
 
 
+def key_of(row: dict[str, Any]) -> tuple[str, str, str]:
+    """Return what tells a row from the others."""
+    return row["recipe"], row["coupling"], row["condition"]
+
+
 def checked(recipe: str, name: str, condition: str, row: dict[str, Any]) -> Iterator[tuple[str, bool]]:
     """Yield what is asked of a row, and whether it holds: of plain flow matching no more than what is published."""
     start = f"{recipe}, {name}, {condition}"
@@ -192,8 +196,8 @@ def main() -> None:
     if (RESULTS / "couplings.json").is_file():
         earlier = json.loads((RESULTS / "couplings.json").read_text())
         if terms.items() <= earlier.items():
-            rows = {tuple(row[name] for name in KEY): row for row in earlier["rows"]}
-    rows |= {tuple(row[name] for name in KEY): row for row in found}
+            rows = {key_of(row): row for row in earlier["rows"]}
+    rows |= {key_of(row): row for row in found}
     checks = {text: held for key, row in rows.items() for text, held in checked(*key, row)}
     for name, held in checks.items():
         print("met   " if held else "MISSED", name)
