@@ -37,15 +37,20 @@ SETTINGS: dict[str, dict[str, int]] = {  # by network, beside the recipe's own
     "action_transformer": {"width": 128, "batch_size": 64},
     "lstm": {"width": 128, "batch_size": 64},
 }
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {  # recipes with other settings than their own
+    "flow_policy in 2 steps": ("flow_policy", {"family__steps": 2}),
+}
 OF_RECIPES: dict[str, dict[str, int]] = {"ibc": {"width": 64, "batch_size": 64}}  # 4,096 energies for one action
 
 
-def settings_of(recipe: str) -> dict[str, int]:
+def settings_of(name: str) -> dict[str, Any]:
     """Return what a recipe is trained with here, beside its own settings."""
-    return OF_RECIPES.get(recipe) or SETTINGS.get(recipes.recipe(recipe).policy.get("network") or "mlp", {})
+    recipe, settings = VARIANTS.get(name, (name, {}))
+    network = recipes.recipe(recipe).policy.get("network") or "mlp"
+    return settings | OF_RECIPES.get(recipe, SETTINGS.get(network, {}))
 
 
-def row(recipe: str, found: Evaluation, settings: dict[str, int], checkpoints: int) -> dict[str, Any]:
+def row(recipe: str, found: Evaluation, settings: dict[str, Any], checkpoints: int) -> dict[str, Any]:
     """Return what the table says of a recipe."""
     seeds = [episode.seed for episode in found.rollouts]
     return {
@@ -80,7 +85,7 @@ def demonstrations(images: bool) -> Demonstrations:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--recipes", default=",".join(recipes.names()))
+    parser.add_argument("--recipes", default=",".join([*recipes.names(), *VARIANTS]))
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--episodes", type=int, default=500)
     parser.add_argument("--checkpoints", type=int, default=5)
@@ -106,7 +111,8 @@ def main() -> None:
     )
     names = asked.recipes.split(",")
     settings = {name: settings_of(name) | ({"batch_size": 64} if asked.images else {}) for name in names}
-    chosen = {name: recipes.get(name, **settings[name], device=asked.device) for name in names}
+    kinds = {name: VARIANTS.get(name, (name, {}))[0] for name in names}
+    chosen = {name: recipes.get(kind, **settings[name], device=asked.device) for name, kind in kinds.items()}
 
     def tell(name: str, found: Evaluation | str, done: int, total: int) -> None:
         print(f"[{done}/{total}] {name}\n{found}", flush=True)
