@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from everymode.comparison import Budget
-from everymode.policies import Demonstrations, recipes
+from everymode.policies import Demonstrations, evaluate, load_policy, recipes
 from everymode.policies.comparison import Trial, compare_policies
 from everymode.policies.evaluation import Evaluation
 from everymode.policies.readers import read_demonstrations
@@ -37,17 +37,15 @@ SETTINGS: dict[str, dict[str, int]] = {  # by network, beside the recipe's own
     "action_transformer": {"width": 128, "batch_size": 64},
     "lstm": {"width": 128, "batch_size": 64},
 }
-VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {  # recipes with other settings than their own
-    "flow_policy in 2 steps": ("flow_policy", {"family__steps": 2}),
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {  # the fitted policy of a recipe, drawn from otherwise
+    "flow_policy in 2 steps": ("flow_policy", {"steps": 2}),
 }
 OF_RECIPES: dict[str, dict[str, int]] = {"ibc": {"width": 64, "batch_size": 64}}  # 4,096 energies for one action
 
 
-def settings_of(name: str) -> dict[str, Any]:
+def settings_of(recipe: str) -> dict[str, int]:
     """Return what a recipe is trained with here, beside its own settings."""
-    recipe, settings = VARIANTS.get(name, (name, {}))
-    network = recipes.recipe(recipe).policy.get("network") or "mlp"
-    return settings | OF_RECIPES.get(recipe, SETTINGS.get(network, {}))
+    return OF_RECIPES.get(recipe, SETTINGS.get(recipes.recipe(recipe).policy.get("network") or "mlp", {}))
 
 
 def row(recipe: str, found: Evaluation, settings: dict[str, Any], checkpoints: int) -> dict[str, Any]:
@@ -71,6 +69,20 @@ def row(recipe: str, found: Evaluation, settings: dict[str, Any], checkpoints: i
         "seam_jump": found.behaviour.seam_jump,
         "inner_jump": found.behaviour.inner_jump,
     }
+
+
+def drawn_otherwise(folder: str, settings: dict[str, Any], trial: Trial) -> Evaluation:
+    """Return what the fitted policy in a folder is worth with other settings of its draws, on the same starts."""
+    policy = load_policy(folder)
+    policy.family_.set_params(**settings)
+    return evaluate(
+        policy,
+        trial.environment,
+        trial.episodes,
+        robots=trial.robots,
+        settings=trial.settings,
+        random_state=trial.seed,
+    )
 
 
 def demonstrations(images: bool) -> Demonstrations:
@@ -109,10 +121,11 @@ def main() -> None:
         settings={"image": True} if asked.images else {},
         seed=asked.seed,
     )
-    names = asked.recipes.split(",")
+    variants = [name for name in asked.recipes.split(",") if name in VARIANTS]
+    fitted = [VARIANTS[name][0] for name in variants]
+    names = list(dict.fromkeys([*(name for name in asked.recipes.split(",") if name not in VARIANTS), *fitted]))
     settings = {name: settings_of(name) | ({"batch_size": 64} if asked.images else {}) for name in names}
-    kinds = {name: VARIANTS.get(name, (name, {}))[0] for name in names}
-    chosen = {name: recipes.get(kind, **settings[name], device=asked.device) for name, kind in kinds.items()}
+    chosen = {name: recipes.get(name, **settings[name], device=asked.device) for name in names}
 
     def tell(name: str, found: Evaluation | str, done: int, total: int) -> None:
         print(f"[{done}/{total}] {name}\n{found}", flush=True)
@@ -133,6 +146,11 @@ def main() -> None:
         if all(earlier.get(key) == value for key, value in terms.items()):  # a table is of equal terms
             kept = {each["recipe"]: each for each in earlier["recipes"]}
     kept |= {name: row(name, each, settings[name], asked.checkpoints) for name, each in found.evaluations.items()}
+    for name in variants:
+        recipe, others = VARIANTS[name]
+        if recipe not in found.failures:
+            again = drawn_otherwise(f"{asked.folder}/recipes/{recipe}", others, trial)
+            kept[name] = row(name, again, {**settings[recipe], **others}, asked.checkpoints)
     write(name, {**terms, "recipes": list(kept.values()), "failures": found.failures})
 
 
