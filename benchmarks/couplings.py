@@ -80,11 +80,11 @@ def pair(n: int, condition: str, low: float, generator: torch.Generator) -> tupl
 
 
 class Velocity(nn.Module):
-    """Three residual blocks of 128, each four times as wide inside, on (y, t, x)."""
+    """Three residual blocks of 128, each four times as wide inside, on the sum of what y, t and x enter as."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.enter = nn.Linear(4, 128)
+        self.enter, self.enter_t, self.enter_x = nn.Linear(2, 128), nn.Linear(1, 128), nn.Linear(1, 128)
         self.blocks = nn.ModuleList(
             nn.Sequential(nn.Linear(128, 512), nn.GELU(), nn.Linear(512, 128)) for _ in range(3)
         )
@@ -92,7 +92,7 @@ class Velocity(nn.Module):
 
     def forward(self, y: Tensor, t: Tensor, x: Tensor) -> Tensor:
         """Return dy/dt, (batch, 2)."""
-        h = self.enter(torch.cat([y, t.expand(len(y), 1) if t.ndim == 0 else t, x], dim=1))
+        h = self.enter(y) + self.enter_t(t.reshape(-1, 1)) + self.enter_x(x)
         for block in self.blocks:
             h = h + block(h)
         return self.leave(h)

@@ -38,7 +38,7 @@ SETTINGS: dict[str, dict[str, int]] = {  # by network, beside the recipe's own
     "lstm": {"width": 128, "batch_size": 64},
 }
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {  # the fitted policy of a recipe, drawn from otherwise
-    "flow_policy in 2 steps": ("flow_policy", {"steps": 2}),
+    "flow_policy in 2 steps": ("flow_policy", {"family__steps": 2, "execution_horizon": 5}),
 }
 OF_RECIPES: dict[str, dict[str, int]] = {"ibc": {"width": 64, "batch_size": 64}}  # 4,096 energies for one action
 
@@ -74,7 +74,9 @@ def row(recipe: str, found: Evaluation, settings: dict[str, Any], checkpoints: i
 def drawn_otherwise(folder: str, settings: dict[str, Any], trial: Trial) -> Evaluation:
     """Return what the fitted policy in a folder is worth with other settings of its draws, on the same starts."""
     policy = load_policy(folder)
-    policy.family_.set_params(**settings)
+    for name, value in settings.items():
+        owner: Any = policy.family_ if name.startswith("family__") else policy
+        owner.set_params(**{name.removeprefix("family__"): value})
     return evaluate(
         policy,
         trial.environment,
