@@ -134,7 +134,7 @@ def main() -> None:
 
     found = compare_policies(chosen, shown, trial, asked.folder, progress=tell)
     print(found)
-    name = "pusht" + "_images" * asked.images + "_cuda" * (asked.device == "cuda")
+    result = "pusht" + "_images" * asked.images + "_cuda" * (asked.device == "cuda")
     terms = {
         "minutes": asked.minutes,
         "threads": asked.threads,
@@ -143,8 +143,8 @@ def main() -> None:
         "demonstrations": {"episodes": shown.n_episodes, "steps": shown.steps},
     }
     kept: dict[str, Any] = {}
-    if (RESULTS / f"{name}.json").is_file():
-        earlier = json.loads((RESULTS / f"{name}.json").read_text())
+    if (RESULTS / f"{result}.json").is_file():
+        earlier = json.loads((RESULTS / f"{result}.json").read_text())
         if all(earlier.get(key) == value for key, value in terms.items()):  # a table is of equal terms
             kept = {each["recipe"]: each for each in earlier["recipes"]}
     kept |= {name: row(name, each, settings[name], asked.checkpoints) for name, each in found.evaluations.items()}
@@ -153,7 +153,7 @@ def main() -> None:
         if recipe not in found.failures:
             again = drawn_otherwise(f"{asked.folder}/recipes/{recipe}", others, trial)
             kept[name] = row(name, again, {**settings[recipe], **others}, asked.checkpoints)
-    write(name, {**terms, "recipes": list(kept.values()), "failures": found.failures})
+    write(result, {**terms, "recipes": list(kept.values()), "failures": found.failures})
 
 
 if __name__ == "__main__":

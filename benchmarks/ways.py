@@ -89,8 +89,8 @@ def described(found: Evaluation, symmetric: Evaluation) -> dict[str, Any]:
     }
 
 
-def run(environment: str, asked: argparse.Namespace, earlier: dict[str, Any]) -> dict[str, Any]:
-    """Return the rows of one environment, beside those of before, and draw its figure."""
+def run(environment: str, asked: argparse.Namespace) -> tuple[Trial, dict[str, Any], dict[str, Any]]:
+    """Return what the recipes were put through in one environment, their rows, and what is told of all of them."""
     shown = environments.demonstrate(environment, SHOWN[environment], asked.seed)
     trial = Trial(environment, Budget.parse(asked.budget), asked.episodes, shown=60, seed=asked.seed)
     folder = Path(asked.folder) / environment
@@ -115,15 +115,12 @@ def run(environment: str, asked: argparse.Namespace, earlier: dict[str, Any]) ->
             **described(each, from_symmetric(place, environment, shown, asked)),
         }
     print(found)
-    draw(environment, trial, folder)
-    rows = {**earlier.get("recipes", {}), **rows}
-    return {
+    told = {
         "episodes": asked.episodes,
         "demonstrations": {"episodes": shown.n_episodes, "steps": shown.steps},
-        "recipes": {name: rows[name] for name in RECIPES if name in rows},
         "failures": found.failures,
-        "checks": checks(environment, rows),
     }
+    return trial, rows, told
 
 
 def from_symmetric(place: Path, environment: str, shown: Demonstrations, asked: argparse.Namespace) -> Evaluation:
@@ -184,15 +181,15 @@ def main() -> None:
     parser.add_argument("--folder", default="runs/ways")
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    kept = RESULTS / "ways.json"
-    found = json.loads(kept.read_text())["environments"] if kept.is_file() else {}
     for environment in asked.environments.split(","):
-        found[environment] = run(environment, asked, found.get(environment, {}))
-    settings = {
-        "seed": asked.seed,
-        "first_seed": 200_000,
-    }
-    write("ways", {**settings, "environments": found})
+        trial, rows, told = run(environment, asked)
+        draw(environment, trial, Path(asked.folder) / environment)
+        kept = RESULTS / "ways.json"  # as it is now: another run may have written it meanwhile
+        found = json.loads(kept.read_text())["environments"] if kept.is_file() else {}
+        rows = {**found.get(environment, {}).get("recipes", {}), **rows}
+        told |= {"recipes": {name: rows[name] for name in RECIPES if name in rows}, "checks": checks(environment, rows)}
+        found[environment] = told
+        write("ways", {"seed": asked.seed, "first_seed": 200_000, "environments": found})
 
 
 if __name__ == "__main__":
