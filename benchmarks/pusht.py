@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -69,6 +70,17 @@ def row(recipe: str, found: Evaluation, settings: dict[str, Any], checkpoints: i
         "seam_jump": found.behaviour.seam_jump,
         "inner_jump": found.behaviour.inner_jump,
     }
+
+
+def rows_of(result: str, terms: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the rows of a result by recipe; a table is of equal terms, and of others it stops."""
+    file = RESULTS / f"{result}.json"
+    if not file.is_file():
+        return {}
+    found = json.loads(file.read_text())
+    if any(found.get(key) != value for key, value in terms.items()):
+        sys.exit(f"{file} is a table of other terms than {terms}: move it away, or ask for its own.")
+    return {each["recipe"]: each for each in found["recipes"]}
 
 
 def drawn_otherwise(folder: str, settings: dict[str, Any], trial: Trial) -> Evaluation:
@@ -129,11 +141,6 @@ def main() -> None:
     settings = {name: settings_of(name) | ({"batch_size": 64} if asked.images else {}) for name in names}
     chosen = {name: recipes.get(name, **settings[name], device=asked.device) for name in names}
 
-    def tell(name: str, found: Evaluation | str, done: int, total: int) -> None:
-        print(f"[{done}/{total}] {name}\n{found}", flush=True)
-
-    found = compare_policies(chosen, shown, trial, asked.folder, progress=tell)
-    print(found)
     result = "pusht" + "_images" * asked.images + "_cuda" * (asked.device == "cuda")
     terms = {
         "minutes": asked.minutes,
@@ -142,11 +149,14 @@ def main() -> None:
         "choosing": trial.choosing,
         "demonstrations": {"episodes": shown.n_episodes, "steps": shown.steps},
     }
-    kept: dict[str, Any] = {}
-    if (RESULTS / f"{result}.json").is_file():
-        earlier = json.loads((RESULTS / f"{result}.json").read_text())
-        if all(earlier.get(key) == value for key, value in terms.items()):  # a table is of equal terms
-            kept = {each["recipe"]: each for each in earlier["recipes"]}
+    rows_of(result, terms)  # before any work
+
+    def tell(name: str, found: Evaluation | str, done: int, total: int) -> None:
+        print(f"[{done}/{total}] {name}\n{found}", flush=True)
+
+    found = compare_policies(chosen, shown, trial, asked.folder, progress=tell)
+    print(found)
+    kept = rows_of(result, terms)
     kept |= {name: row(name, each, settings[name], asked.checkpoints) for name, each in found.evaluations.items()}
     for name in variants:
         recipe, others = VARIANTS[name]
