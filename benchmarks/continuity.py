@@ -12,14 +12,13 @@ asked for keeps what it says of it.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 from everymode.policies import environments, evaluate, load_policy, recipes
 from everymode.policies.continuity import CONTINUITIES
 from everymode.policies.policy import POLICY_FILE, Policy
-from peers import RESULTS, write
+from peers import earlier, write
 
 DEMONSTRATIONS, DELAYS = 200, (0, 1, 2, 3, 4)
 
@@ -80,9 +79,8 @@ def main() -> None:
     told = {"recipe": "flow_policy", "demonstrations": DEMONSTRATIONS, "steps": asked.steps}
     told = told if asked.policy is None else {"policy": asked.policy}
     told |= {"episodes": asked.episodes, "seed": asked.seed, "checks": checks, "rows": rows}
-    kept = RESULTS / "continuity.json"
-    earlier = json.loads(kept.read_text()).get("environments", {}) if kept.is_file() else {}
-    write("continuity", {"environments": {**earlier, asked.environment: told}})
+    kept = earlier("continuity").get("environments", {})
+    write("continuity", {"environments": {**kept, asked.environment: told}})
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ which keeps the rows that are not asked for.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Iterator
 from itertools import islice
@@ -34,7 +33,7 @@ from torch import Tensor, nn
 from everymode.couplings import Coupling, get_coupling
 from everymode.randomness import new_generator
 from everymode.solvers import integrate, integrate_adaptively, last, time_grid
-from peers import RESULTS, kept, write
+from peers import earlier, kept, write
 
 COUPLINGS = ("independent", "optimal_transport", "conditional_ot")
 CONDITIONS = ("class", "continuous")
@@ -204,11 +203,8 @@ def main() -> None:
     keys = [(*kind, condition) for kind in kinds for condition in CONDITIONS]
     found: Any = Parallel(n_jobs=asked.jobs)(delayed(measured)(*key, asked.steps, asked.seed) for key in keys)
     terms = {"steps": asked.steps, "judged": JUDGED}
-    rows = {}
-    if (RESULTS / "couplings.json").is_file():
-        earlier = json.loads((RESULTS / "couplings.json").read_text())
-        if terms.items() <= earlier.items():
-            rows = {key_of(row): row for row in earlier["rows"]}
+    before = earlier("couplings")
+    rows = {key_of(row): row for row in before["rows"]} if terms.items() <= before.items() else {}
     rows |= {key_of(row): row for row in found}
     checks = {text: held for key, row in rows.items() for text, held in checked(*key, row)}
     for name, held in checks.items():

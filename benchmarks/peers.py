@@ -86,6 +86,12 @@ def write(name: str, content: Mapping[str, Any]) -> None:
     print(json.dumps(whole, indent=2))
 
 
+def earlier(name: str) -> dict[str, Any]:
+    """Return the result that was written before, nothing if there is none."""
+    file = RESULTS / f"{name}.json"
+    return json.loads(file.read_text()) if file.is_file() else {}
+
+
 def interval_of(measure: Measure) -> list[float | None]:
     """Return the ends of a measure's interval, rounded."""
     return [None if end is None else round(end, 4) for end in (measure.low, measure.high)]

@@ -17,7 +17,6 @@ Writes pusht_images.json.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from dataclasses import replace
 from typing import Any
@@ -26,11 +25,11 @@ import numpy as np
 import torch
 
 from everymode.comparison import Budget
-from everymode.policies import Demonstrations, evaluate, load_policy, recipes
+from everymode.policies import Demonstrations, load_policy, recipes
 from everymode.policies.comparison import Trial, compare_policies
 from everymode.policies.evaluation import Evaluation
 from everymode.policies.readers import read_demonstrations
-from peers import DATA, RESULTS, interval_of, write
+from peers import DATA, earlier, interval_of, write
 
 CHOOSING = 50
 SETTINGS: dict[str, dict[str, int]] = {  # by network, beside the recipe's own
@@ -74,12 +73,11 @@ def row(recipe: str, found: Evaluation, settings: dict[str, Any], checkpoints: i
 
 def rows_of(result: str, terms: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the rows of a result by recipe; a table is of equal terms, and of others it stops."""
-    file = RESULTS / f"{result}.json"
-    if not file.is_file():
+    found = earlier(result)
+    if not found:
         return {}
-    found = json.loads(file.read_text())
     if any(found.get(key) != value for key, value in terms.items()):
-        sys.exit(f"{file} is a table of other terms than {terms}: move it away, or ask for its own.")
+        sys.exit(f"{result}.json is a table of other terms than {terms}: move it away, or ask for its own.")
     return {each["recipe"]: each for each in found["recipes"]}
 
 
@@ -89,14 +87,7 @@ def drawn_otherwise(folder: str, settings: dict[str, Any], trial: Trial) -> Eval
     for name, value in settings.items():
         owner: Any = policy.family_ if name.startswith("family__") else policy
         owner.set_params(**{name.removeprefix("family__"): value})
-    return evaluate(
-        policy,
-        trial.environment,
-        trial.episodes,
-        robots=trial.robots,
-        settings=trial.settings,
-        random_state=trial.seed,
-    )
+    return trial.judge(policy)
 
 
 def demonstrations(images: bool) -> Demonstrations:

@@ -14,7 +14,6 @@ does: how often one block, and how often both, came to lie in a zone.
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from everymode.policies.comparison import WAYS_FILE, Trial, compare_policies
 from everymode.policies.episodes import Rollouts
 from everymode.policies.evaluation import EVALUATION_FILE, Evaluation, chunk_milliseconds, evaluate
 from everymode.policies.rollouts import maker
-from peers import RESULTS, interval_of, write
+from peers import earlier, interval_of, write
 
 RECIPES = ("mse", "diffusion_policy", "flow_policy", "lstm_gmm", "bet", "ibc")
 WIDTH = {"Obstacle": 64, "Avoiding": 128, "BlockPush": 128}  # so that minutes of one core are enough
@@ -184,8 +183,7 @@ def main() -> None:
     for environment in asked.environments.split(","):
         trial, rows, told = run(environment, asked)
         draw(environment, trial, Path(asked.folder) / environment)
-        kept = RESULTS / "ways.json"  # as it is now: another run may have written it meanwhile
-        found = json.loads(kept.read_text())["environments"] if kept.is_file() else {}
+        found = earlier("ways").get("environments", {})  # as it is now: another run may have written it meanwhile
         rows = {**found.get(environment, {}).get("recipes", {}), **rows}
         told |= {"recipes": {name: rows[name] for name in RECIPES if name in rows}, "checks": checks(environment, rows)}
         found[environment] = told

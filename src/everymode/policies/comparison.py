@@ -166,8 +166,19 @@ class Trial:
                 random_state=self.seed,
             )
             fitted, best = checkpoints[chosen.name], chosen.score
-        found = evaluate(
-            fitted,
+        found = self.judge(fitted, demonstrations, best)
+        fitted.save(folder / POLICY_FILE)
+        if self.shown and found.behaviour.ways:
+            drawn = self.start().roll(fitted, self.shown, robots=self.robots, random_state=self.seed)
+            drawn.save(folder / WAYS_FILE)
+        found.save(folder)
+
+    def judge(
+        self, policy: Policy, demonstrations: Demonstrations | None = None, best_of_checkpoints: float | None = None
+    ) -> Evaluation:
+        """Return what a fitted policy is worth on the starts of the trial."""
+        return evaluate(
+            policy,
             self.environment,
             self.episodes,
             robots=self.robots,
@@ -175,14 +186,9 @@ class Trial:
             settings=self.settings,
             options=self.options,
             demonstrations=demonstrations,
-            best_of_checkpoints=best,
+            best_of_checkpoints=best_of_checkpoints,
             random_state=self.seed,
         )
-        fitted.save(folder / POLICY_FILE)
-        if self.shown and found.behaviour.ways:
-            drawn = self.start().roll(fitted, self.shown, robots=self.robots, random_state=self.seed)
-            drawn.save(folder / WAYS_FILE)
-        found.save(folder)
 
     def start(self) -> Ways:
         """Return the one start that paths are shown from."""

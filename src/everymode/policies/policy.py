@@ -46,10 +46,8 @@ _WIDTHS = {
     "unet": (32, 64),  # of its first level; the deepest is four times as wide, and convolutions are over five steps
 }
 _OTHER_WIDTHS = (128, 256)
-_STEPS = (
-    6000,
-    8000,
-)  # flow_policy on Push-T, 200 starts for choosing: .945 after 8,500, .912 after 18,000, .892 after 51,000
+# flow_policy on Push-T, 200 starts for choosing: .945 after 8,500 steps, .912 after 18,000, .892 after 51,000
+_STEPS = (6000, 8000)
 _REGRESSION = Regression(ridge=1.0, passes=3)  # of what is known of a chunk: it has many values, and little time
 _SAVED = ("history_", "n_steps_", "stopped_", "fit_seconds_", "precision_", "rate_", "sample_seed_", "width_")
 _INITIAL, _TRAINING, _SPLIT, _SAMPLE, _SETTLE = range(5)  # streams of randomness

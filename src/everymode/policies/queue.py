@@ -70,9 +70,9 @@ class ActionQueue:
 
     def _at(self, step: int) -> np.ndarray:
         told = [chunk[step - made_at] for made_at, chunk in self._plans if made_at <= step < made_at + len(chunk)]
-        if len(told) == 1 or self.decay is None:
-            return told[-1]
-        weights = np.exp(-self.decay * np.arange(len(told)))
         newest = told[-1]
+        if len(told) == 1 or self.decay is None:
+            return newest
+        weights = np.exp(-self.decay * np.arange(len(told)))
         apart = difference(np.stack(told), newest, self.angles)
         return add(newest, np.tensordot(weights / math.fsum(weights), apart, axes=1), self.angles)
