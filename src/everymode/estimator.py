@@ -86,7 +86,7 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
         patience: looks without improvement after which they do.
         max_seconds: a bound on the training time.
         precision: 'auto' (measured), 'float32' or 'bf16'.
-        compile: whether torch compiles the network; worth it from some minutes of training on.
+        compile: whether steps are compiled, for long runs; "auto" decides by their time (see TrainingSettings).
         device: 'auto', 'cpu', 'cuda', ...
         random_state: an int makes everything repeatable: same seed, same weights, same draws.
 
@@ -126,7 +126,7 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
         patience: int = 10,
         max_seconds: float | None = None,
         precision: str = "auto",
-        compile: bool = False,
+        compile: bool | str = "auto",
         device: str = "auto",
         random_state: Any = None,
     ) -> None:

@@ -8,11 +8,11 @@ global batch see the same numbers as one.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from everymode.errors import check_number
 __all__ = [
     "Common",
     "PerRow",
+    "Script",
     "Shard",
     "Source",
     "categorical",
@@ -64,7 +65,36 @@ class PerRow:
     generators: tuple[torch.Generator, ...]
 
 
-Source = torch.Generator | Shard | Common | PerRow | None
+class Script:
+    """The draws of a function, noted at a rehearsal; then they can be made beforehand, in its order, and handed in.
+
+    Args:
+        generator: where they come from, at the rehearsal and after.
+    """
+
+    def __init__(self, generator: torch.Generator) -> None:
+        self.generator = generator
+        self._asked: list[tuple[str, tuple[int, ...], torch.device, torch.dtype]] = []
+        self._ready: Iterator[Tensor] | None = None
+
+    def draw(self) -> list[Tensor]:
+        """Return draws for one performance."""
+        return [_draw(kind, shape, self.generator, device, dtype) for kind, shape, device, dtype in self._asked]
+
+    def perform(self, draws: Sequence[Tensor]) -> Self:
+        """Hand out `draws` from now on, and return this."""
+        self._ready = iter(draws)
+        return self
+
+    def take(self, kind: str, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+        """Return the next draw."""
+        if self._ready is not None:
+            return next(self._ready)
+        self._asked.append((kind, shape, device, dtype))
+        return _draw(kind, shape, self.generator, device, dtype)
+
+
+Source = torch.Generator | Shard | Common | PerRow | Script | None
 
 
 _MASK = (1 << 64) - 1
@@ -117,6 +147,8 @@ def seeded(seed: int) -> Iterator[None]:
 def _draw(kind: str, shape: tuple[int, ...], source: Source, device: torch.device, dtype: torch.dtype) -> Tensor:
     if source is None:
         source = new_generator(None, device)
+    if isinstance(source, Script):
+        return source.take(kind, shape, device, dtype)
     if isinstance(source, Shard):
         rows = shape[0]
         whole = _draw(kind, (rows * source.world, *shape[1:]), source.generator, device, dtype)
@@ -143,7 +175,7 @@ def uniform(shape: tuple[int, ...], source: Source, *, like: Tensor) -> Tensor:
     return _draw("uniform", tuple(shape), source, like.device, like.dtype)
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=1024)  # small, and never to be freed while a recorded step reads it
 def _strata(batch: int, rank: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     return torch.arange(rank * batch, (rank + 1) * batch, device=device, dtype=dtype)
 

@@ -86,6 +86,8 @@ class Part:
         chosen: whether what is kept is the average that does best on the held-out rows, which may also stop the run;
             else it is the last average. A stage takes the last where any of its parts does.
         given: whether its loss is of the rows that it is given; else it makes rows of its own, as many.
+        recorded: whether a step may be noted once and repeated, compiled or as a CUDA graph: its loss is the same
+            operations on tensors in every step, and reads no value of one.
     """
 
     name: str
@@ -99,6 +101,7 @@ class Part:
     judged: bool = True
     chosen: bool = True
     given: bool = True
+    recorded: bool = True
 
 
 class Family(nn.Module):

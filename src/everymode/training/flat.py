@@ -12,6 +12,8 @@ from everymode.errors import SettingError
 
 __all__ = ["FlatAdamW", "FlatParameters"]
 
+_EPSILON = 1e-8
+
 
 class FlatParameters:
     """Moves the trainable parameters of a module into one tensor `values`, and their gradients into `gradient`.
@@ -35,41 +37,52 @@ class FlatParameters:
         self.values = torch.cat([p.detach().reshape(-1) for p in self._parameters])
         self.gradient = torch.zeros_like(self.values)
         self._half: tuple[Tensor, Tensor] | None = None
+        self._in_half = False
         self._attach(self.values, self.gradient)
 
     def _attach(self, values: Tensor, gradient: Tensor) -> None:
-        start = 0
-        for parameter in self._parameters:
-            part = slice(start, start + parameter.numel())
+        for parameter, value, slope in zip(self._parameters, self.cut(values), self.cut(gradient), strict=True):
             parameter.grad = None  # a gradient of another dtype would be refused
-            parameter.data = values[part].view(parameter.shape)
-            parameter.grad = gradient[part].view(parameter.shape)
-            start = part.stop
+            parameter.data = value
+            parameter.grad = slope
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """The trainable parameters, in the order of the values."""
+        return list(self._parameters)
+
+    def cut(self, values: Tensor) -> list[Tensor]:
+        """Return views of a tensor like `values`, one in the shape of each parameter."""
+        parts = values.split([p.numel() for p in self._parameters])
+        return [part.view(p.shape) for part, p in zip(parts, self._parameters, strict=True)]
 
     def use_half(self) -> None:
-        """Let the module compute on a bf16 copy of the values."""
-        half = self.values.bfloat16()
-        self._half = (half, torch.zeros_like(half))
+        """Let the module compute on a bf16 copy of the values, the same tensor every time."""
+        if self._half is None:
+            half = self.values.bfloat16()
+            self._half = (half, torch.zeros_like(half))
+        self._in_half = True
+        self.publish()
         self._attach(*self._half)
 
     def use_full(self) -> None:
         """Let the module compute on the values themselves again."""
-        self._half = None
+        self._in_half = False
         self._attach(self.values, self.gradient)
 
     def clear(self) -> None:
         """Set the gradient to zero."""
-        (self.gradient if self._half is None else self._half[1]).zero_()
+        (self._half[1] if self._half is not None and self._in_half else self.gradient).zero_()
 
     def collect(self) -> Tensor:
         """Return the gradient that the backward pass left, in full precision."""
-        if self._half is not None:
+        if self._half is not None and self._in_half:
             self.gradient.copy_(self._half[1])
         return self.gradient
 
     def publish(self) -> None:
         """Let the module see changed values."""
-        if self._half is not None:
+        if self._half is not None and self._in_half:
             self._half[0].copy_(self.values)
 
     def set(self, values: Tensor) -> None:
@@ -108,9 +121,9 @@ class FlatAdamW:
         return {"first": self.first, "second": self.second, "steps": self.steps}
 
     @torch.no_grad()
-    def step(self, values: Tensor, gradient: Tensor, learning_rate: float, clip: float | None) -> None:
+    def step(self, values: Tensor, gradient: Tensor, learning_rate: float | Tensor, clip: float | None) -> None:
         """Change `values` by one step; a gradient of a norm above `clip` is shortened to it."""
-        shrink = None if clip is None else (torch.linalg.vector_norm(gradient) / clip).clamp_(min=1.0)
+        shrink = None if clip is None else _excess(gradient, clip)
         self.steps += 1
         torch._fused_adamw_(
             [values],
@@ -119,12 +132,34 @@ class FlatAdamW:
             [self.second],
             [],
             [self.steps],
-            lr=learning_rate,
+            lr=learning_rate,  # pyright: ignore[reportArgumentType]
             beta1=self.betas[0],
             beta2=self.betas[1],
             weight_decay=self.weight_decay,
-            eps=1e-8,
+            eps=_EPSILON,
             amsgrad=False,
             maximize=False,
             grad_scale=shrink,
         )
+
+    def written_out(
+        self, values: Tensor, gradient: Tensor, learning_rate: Tensor, clip: float | None, state: dict[str, Tensor]
+    ) -> None:
+        """Change `values`, and `state` as `tensors` names it, as `step` does: by plain operations that a compiler fuses
+        with what is around them.
+        """
+        first, second, steps = state["first"], state["second"], state["steps"]
+        if clip is not None:
+            gradient = gradient / _excess(gradient, clip)
+        steps += 1
+        first.lerp_(gradient, 1 - self.betas[0])
+        second.mul_(self.betas[1]).addcmul_(gradient, gradient, value=1 - self.betas[1])
+        rate = learning_rate / (1 - torch.pow(self.betas[0], steps))
+        scale = (1 - torch.pow(self.betas[1], steps)).sqrt()
+        values.mul_(1 - learning_rate * self.weight_decay)
+        values.sub_(rate * first / (second.sqrt() / scale + _EPSILON))
+
+
+def _excess(gradient: Tensor, clip: float) -> Tensor:
+    """Return by how much a gradient is to be divided for its norm to be `clip` at most."""
+    return (torch.linalg.vector_norm(gradient) / clip).clamp(min=1.0)

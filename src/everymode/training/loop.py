@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import statistics
 import time
 import warnings
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -20,6 +22,8 @@ from everymode.training.run import Run
 from everymode.training.settings import TrainingSettings
 
 __all__ = ["Progress", "finish", "train"]
+
+_TIMED_STEPS = 50  # after which it is decided whether the others are compiled
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ class Progress:
         precision: 'float32' or 'bf16'.
         history: step, loss and held_out_loss of every finite report so far, over all sittings.
         finished: why the run is over: 'completed', 'early stopping', 'time limit', 'interrupted' or 'diverged'.
+        compiled: whether steps are compiled.
     """
 
     step: int
@@ -48,6 +53,7 @@ class Progress:
     precision: str
     history: list[dict[str, float | None]]
     finished: str | None = None
+    compiled: bool = False
 
 
 def train(
@@ -191,6 +197,7 @@ class _Stage:
         self.before, self.started = self.counters.seconds, time.perf_counter()
         history = self.counters.history
         self.last_report = int(history[-1]["step"] or 0) if history else 0
+        self.beginnings: list[float] = []
 
     def train(self, interrupted: Callable[[], bool]) -> Generator[Progress, None, str]:
         """Yield reports; return why the stage ended."""
@@ -233,6 +240,8 @@ class _Stage:
         """Make one step of every part; return whether the time is up."""
         counters = self.counters
         self.clock()
+        if counters.compiled is None:
+            self.time(counters.seconds)
         done = (counters.step - counters.stage_step) / (self.end - counters.stage_step)
         if self.alone:
             done = max(
@@ -242,6 +251,14 @@ class _Stage:
             self.run.step(index, min(1.0, done))
         counters.step += 1
         return self.alone and counters.seconds >= self.limit
+
+    def time(self, seconds: float) -> None:
+        """Note when a step begins, until so many are timed that it can be said how long the run will take."""
+        self.beginnings.append(seconds)
+        if self.counters.step == _TIMED_STEPS:
+            one = statistics.median(b - a for a, b in pairwise(self.beginnings)) if len(self.beginnings) > 1 else 0.0
+            limit = math.inf if self.settings.max_seconds is None else self.settings.max_seconds
+            self.run.consider_compiling(min(one * (self.settings.steps - self.counters.step), limit - seconds))
 
     def clock(self) -> None:
         """Count the seconds of this sitting."""
@@ -314,6 +331,7 @@ class _Stage:
             counters.precision,
             counters.history,
             finished,
+            bool(counters.compiled),
         )
         if finished is None:
             self.run.engage()

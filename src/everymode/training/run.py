@@ -22,12 +22,14 @@ from everymode.training.precision import choose_precision
 from everymode.training.processes import Processes
 from everymode.training.settings import TrainingSettings
 from everymode.training.state import Counters, PartState, load_state, save_state
+from everymode.training.step import Compiled, Eager, Recorded, Step
 
 __all__ = ["STATE_FILE", "Run", "learning_rate_at"]
 
 STATE_FILE = "training.safetensors"
 _BATCHES, _LOSS, _HELD_OUT, _PREPARE = range(1, 5)  # streams of randomness
 _NUMBERS_AT_ONCE = 2**23  # of held-out rows that are looked at in one pass
+_WORTH_COMPILING = 30.0  # seconds of training
 _HELD_OUT_ROWS = 2048  # held-out rows are repeated up to about so many, each with noise of its own
 
 
@@ -112,9 +114,7 @@ class Run:
         steps = settings.steps
         self.ema = settings.ema if settings.ema is not None else 1 - 1 / min(2000, max(10, steps / 30))
         self.report_every = min(settings.validate_every, max(10, steps // 100))
-        if settings.compile:
-            for child in family.children():
-                child.compile()
+        self._steps: dict[int, Step] = {}
 
     def prepare(self) -> None:
         """Choose the precision, unless a resumed run brought its choice along."""
@@ -125,7 +125,39 @@ class Run:
             self.counters.precision = self.processes.agree(chosen)
         half = self.counters.precision == "bf16"
         self.autocast = torch.autocast(self.device.type, torch.bfloat16) if half else nullcontext()
+        self._choose_compilation()
         self.engage()
+
+    def _choose_compilation(self) -> None:
+        """Decide whether steps are compiled, unless that is known or the first steps are to tell."""
+        wanted, several = self.settings.compile, self.processes.world > 1
+        if wanted is True and (several or self.device.type == "mps"):
+            where = "several processes" if several else "an MPS device"
+            raise SettingError(f"compile=True: steps are not compiled on {where}. Leave compile at 'auto'.")
+        if wanted != "auto":
+            self.counters.compiled = bool(wanted)
+        elif several or self.device.type != "cpu":  # a GPU's steps are recorded
+            self.counters.compiled = False
+
+    def consider_compiling(self, seconds_left: float) -> None:
+        """Decide whether steps are compiled from now on, with so many seconds of training left."""
+        self.counters.compiled = seconds_left >= _WORTH_COMPILING
+        if self.counters.compiled:
+            self._steps.clear()
+
+    def _make_step(self, index: int, y: Tensor, x: Condition) -> Step:
+        """Return how steps of part `index` are made; (y, x) is a batch."""
+        state, clip = self.parts[index], self.settings.gradient_clip
+        step: Step = Eager(state, self.source, autocast=self.autocast, clip=clip, processes=self.processes)
+        if self.settings.compile is False or self.processes.world > 1 or not state.part.recorded:
+            return step
+        if self.counters.compiled:
+            try:
+                step = Compiled(self.family, state, self.generator, autocast=self.autocast, clip=clip, y=y, x=x)
+            except SettingError:
+                if self.settings.compile is True:
+                    raise
+        return Recorded(step, self.generator) if self.device.type == "cuda" else step
 
     def engage(self) -> None:
         """Let the module compute in the chosen precision."""
@@ -144,19 +176,13 @@ class Run:
         state, settings, counters = self.parts[index], self.settings, self.counters
         rows = self.batches.index(counters.step, self.processes.rank, self.processes.world)
         self.generator.manual_seed(mix(settings.seed, _LOSS, counters.step, index))
-        state.flat.clear()
-        with self.autocast:
-            losses = state.part.loss(self.y.index_select(0, rows), take_rows(self.x, rows), generator=self.source)
-        loss = losses.mean()
-        loss.backward()
-        gradient = self.processes.average_(state.flat.collect())
-        rate = state.part.rate * learning_rate_at(share_done, settings)
-        state.optimizer.step(state.flat.values, gradient, rate, settings.gradient_clip)
-        state.flat.publish()
+        y, x = self.y.index_select(0, rows), take_rows(self.x, rows)
+        if index not in self._steps:
+            self._steps[index] = self._make_step(index, y, x)
         young = counters.step - counters.stage_step
         warm = (1 + young) / (10 + young)
-        state.average.lerp_(state.flat.values, 1 - min(self.ema, warm))
-        state.running_loss += loss.detach()
+        rate = state.part.rate * learning_rate_at(share_done, settings)
+        self._steps[index](y, x, rate, 1 - min(self.ema, warm))
 
     @torch.no_grad()
     def look(self, indices: list[int]) -> float:

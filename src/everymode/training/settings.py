@@ -31,7 +31,10 @@ class TrainingSettings:
         max_seconds: stops the run in time; the learning rate then falls with whichever of steps and time is ahead.
         checkpoint_every: steps between two checkpoints, where a folder is given.
         precision: 'auto', 'float32' or 'bf16'.
-        compile: whether the loss is compiled by torch (worth its half minute on long runs only).
+        compile: True compiles every step into one function, before the first: two to three times as fast with small
+            networks on a CPU, for a few seconds of compilation. 'auto' does so where half a minute of training is left
+            after the first steps, and on a GPU records the steps as CUDA graphs, which costs no time and changes no
+            number. False does neither.
         seed: of batches and noise.
     """
 
@@ -49,7 +52,7 @@ class TrainingSettings:
     max_seconds: float | None = None
     checkpoint_every: int = 500
     precision: str = "auto"
-    compile: bool = False
+    compile: bool | str = "auto"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -67,6 +70,8 @@ class TrainingSettings:
         check_number("max_seconds", self.max_seconds, 0, optional=True, exclusive_low=True)
         check_number("checkpoint_every", self.checkpoint_every, 1, integer=True)
         check_choice("precision", self.precision, PRECISIONS)
+        if self.compile != "auto" and not isinstance(self.compile, bool):
+            raise SettingError(f"compile={self.compile!r}: give True, False or 'auto'.")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings, JSON-ready."""

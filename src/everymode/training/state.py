@@ -30,6 +30,7 @@ class Counters:
         looks_without_gain: looks at the held-out rows since then.
         seconds: spent so far, over all sittings.
         precision: what was chosen at the start.
+        compiled: whether steps are compiled; None until that is decided.
         finished: why this stage is over; None while it is not.
         history: one row a report.
     """
@@ -43,6 +44,7 @@ class Counters:
     looks_without_gain: int = 0
     seconds: float = 0.0
     precision: str = ""
+    compiled: bool | None = None
     finished: str | None = None
     history: list[dict[str, float | None]] = field(default_factory=list)
 

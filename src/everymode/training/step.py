@@ -1,0 +1,300 @@
+"""One step of a part, and three ways to make it: call by call, compiled, and as a CUDA graph.
+
+A small network's step is bound by the number of calls, not by arithmetic. What does not change from step to step,
+which calls there are, is noted once: by tracing the step operation by operation and compiling all of it, loss,
+gradient, clipping, AdamW and average, into one function; on a GPU by recording what is launched, as a CUDA graph. The
+draws are the same numbers in the same order in all three, and a graph gives the same weights bit for bit.
+
+Both note what is done with tensors: whatever else a loss does is done once. `Part.recorded` says where that is wrong.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from everymode.errors import SettingError
+from everymode.families.base import Family
+from everymode.randomness import Script, Source
+from everymode.spaces import Condition
+from everymode.training.processes import Processes
+from everymode.training.state import PartState
+
+__all__ = ["Compiled", "Eager", "Recorded", "Step"]
+
+_CALLS_BEFORE_RECORDING = 3  # in which libraries choose kernels and caches are filled
+
+Step = Callable[[Tensor, Condition, Any, Any], None]
+"""(y, x, learning rate, weight of the new values in their average): changes the state of a part."""
+
+
+class Eager:
+    """A step, call by call.
+
+    Args:
+        state: of the part.
+        source: where the loss draws from.
+        autocast: the precision that the loss is computed in.
+        clip: largest norm of the gradient; None for no clipping.
+        processes: over which the gradient is averaged.
+    """
+
+    def __init__(
+        self,
+        state: PartState,
+        source: Source,
+        *,
+        autocast: AbstractContextManager[Any],
+        clip: float | None,
+        processes: Processes,
+    ) -> None:
+        self.state, self.source = state, source
+        self.autocast, self.clip, self.processes = autocast, clip, processes
+
+    def __call__(self, y: Tensor, x: Condition, rate: float | Tensor, weight: float | Tensor) -> None:
+        """Make one step on a batch (y, x)."""
+        state, flat = self.state, self.state.flat
+        flat.clear()
+        with self.autocast:
+            losses = state.part.loss(y, x, generator=self.source)
+        loss = losses.mean()
+        loss.backward()
+        gradient = self.processes.average_(flat.collect())
+        state.optimizer.step(flat.values, gradient, rate, self.clip)
+        flat.publish()
+        state.average.lerp_(flat.values, weight)
+        state.running_loss += loss.detach()
+
+
+class Compiled:
+    """A step as one compiled function, by torch's inductor; it needs a C++ compiler, or on a GPU Triton.
+
+    The step is traced on copies, so that making this changes nothing.
+
+    Args:
+        family: that the part belongs to.
+        state: of the part.
+        generator: where the loss draws from.
+        autocast: the precision that the loss is computed in.
+        clip: largest norm of the gradient; None for no clipping.
+        y: targets of a batch, as in every call.
+        x: conditions of a batch, as in every call.
+
+    Raises:
+        SettingError: the step cannot be traced or compiled.
+    """
+
+    def __init__(
+        self,
+        family: Family,
+        state: PartState,
+        generator: torch.Generator,
+        *,
+        autocast: AbstractContextManager[Any],
+        clip: float | None,
+        y: Tensor,
+        x: Condition,
+    ) -> None:
+        self.state, self.autocast, self.clip = state, autocast, clip
+        self.half = isinstance(autocast, torch.autocast)
+        self.loss = _Loss(family, state)
+        self.script = Script(generator)
+        self.rate, self.weight = (torch.zeros((), device=y.device) for _ in range(2))
+        before = generator.get_state()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the compiler's, about itself
+                self._compile(y, x)
+        except Exception as error:  # whatever a user's loss or the compiler raises
+            told = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise SettingError(
+                f"the step of part {state.part.name!r} cannot be compiled: {told[:200]}. Leave compile at 'auto'."
+            ) from error
+        finally:
+            generator.set_state(before)
+
+    def _state(self) -> dict[str, Tensor]:
+        """Return what a step changes, by name."""
+        return {name: tensor for name, tensor in self.state.tensors().items() if name != "best"}
+
+    def _compile(self, y: Tensor, x: Condition) -> None:
+        from torch._inductor import compile as compile_graph
+        from torch.fx.experimental.proxy_tensor import make_fx
+
+        state, rest = self._state(), self.loss.rest()
+        names, others = list(state), list(rest)
+        columns = list(x) if isinstance(x, dict) else None
+        values = [y, *(x.values() if isinstance(x, dict) else [x])]
+
+        copies = {name: tensor.clone() for name, tensor in rest.items()}
+        with self.autocast, torch.no_grad():  # the rehearsal
+            self.loss.of(
+                {name: p.detach().clone() for name, p in self.loss.trained().items()} | copies, y, x, self.script
+            )
+        draws = self.script.draw()
+
+        def work(*given: Tensor) -> tuple[()]:
+            left = iter(given)
+            state = {name: next(left) for name in names}
+            rest = {name: next(left) for name in others}
+            y, *parts = (next(left) for _ in values)
+            x = parts[0] if columns is None else dict(zip(columns, parts, strict=True))
+            rate, weight, *draws = left
+            self._work(state, rest, y, x, rate, weight, draws)
+            return ()
+
+        given = [*state.values(), *rest.values(), *values, self.rate, self.weight, *draws]
+        given = [tensor.detach().clone() for tensor in given]
+        graph = make_fx(work)(*given)
+        self._constants = _lift_constants(graph)
+        for node in graph.graph.nodes:
+            node.meta.clear()  # of the trace; the compiler makes its own
+        options = {"cpp_wrapper": True, "compile_threads": 1} if y.device.type == "cpu" else {"compile_threads": 1}
+        self._function: Callable[..., Any] = compile_graph(graph, [*given, *self._constants], options=options)  # pyright: ignore[reportAttributeAccessIssue]
+        self._function(*given, *self._constants)  # on the copies: what is compiled late is compiled now
+
+    def _work(
+        self,
+        state: dict[str, Tensor],
+        rest: dict[str, Tensor],
+        y: Tensor,
+        x: Condition,
+        rate: Tensor,
+        weight: Tensor,
+        draws: Sequence[Tensor],
+    ) -> None:
+        """Make a step with the tensors that are given: what is traced."""
+        values = state["values"].detach().requires_grad_()
+        trained = self.state.flat.cut(values.bfloat16() if self.half else values)
+        parameters = dict(zip(self.loss.trained(), trained, strict=True))
+        with self.autocast:
+            losses = self.loss.of(parameters | rest, y, x, self.script.perform(draws))
+        loss = losses.mean()
+        (gradient,) = torch.autograd.grad(loss, [values])
+        with torch.no_grad():
+            optimizer = self.state.optimizer
+            own = {name: state[f"optimizer.{name}"] for name in optimizer.tensors()}
+            optimizer.written_out(state["values"], gradient, rate, self.clip, own)
+            state["average"].lerp_(state["values"], weight)
+            state["running_loss"].add_(loss.detach())
+
+    def __call__(self, y: Tensor, x: Condition, rate: float | Tensor, weight: float | Tensor) -> None:
+        """Make one step on a batch (y, x)."""
+        for own, new in ((self.rate, rate), (self.weight, weight)):
+            own.copy_(new) if isinstance(new, Tensor) else own.fill_(new)
+        parts = x.values() if isinstance(x, dict) else [x]
+        with torch.no_grad():
+            self._function(
+                *self._state().values(),
+                *(tensor.detach() for tensor in self.loss.rest().values()),
+                y,
+                *parts,
+                self.rate,
+                self.weight,
+                *self.script.draw(),
+                *self._constants,
+            )
+
+
+class _Loss(nn.Module):
+    """The loss of a part as a function of every tensor of its family."""
+
+    def __init__(self, family: Family, state: PartState) -> None:
+        super().__init__()
+        self.family, self._part = family, state.part
+        names = {id(parameter): name for name, parameter in self.named_parameters()}
+        self._trained = {names[id(parameter)]: parameter for parameter in state.flat.parameters}
+
+    def trained(self) -> dict[str, Tensor]:
+        """Return the trained parameters by name, in the order of the flat tensor."""
+        return dict(self._trained)
+
+    def rest(self) -> dict[str, Tensor]:
+        """Return the other parameters and the buffers by name."""
+        every = {**dict(self.named_parameters()), **dict(self.named_buffers())}
+        return {name: tensor for name, tensor in every.items() if name not in self._trained}
+
+    def forward(self, y: Tensor, x: Condition, source: Source) -> Tensor:
+        return self._part.loss(y, x, generator=source)
+
+    def of(self, tensors: dict[str, Tensor], y: Tensor, x: Condition, source: Source) -> Tensor:
+        """Return the loss of each row with `tensors` in the place of the family's own."""
+        return functional_call(self, tensors, (y, x, source))
+
+
+def _lift_constants(module: torch.fx.GraphModule) -> list[Tensor]:
+    """Make inputs of the tensors that a traced graph holds, after the others, and return them: they stay live."""
+    graph, constants = module.graph, []
+    last = [node for node in graph.nodes if node.op == "placeholder"][-1]
+    for node in [node for node in graph.nodes if node.op == "get_attr"]:
+        constants.append(getattr(module, node.target).detach())
+        with graph.inserting_after(last):
+            last = graph.placeholder(f"constant_{len(constants)}")
+        node.replace_all_uses_with(last)
+        graph.erase_node(node)
+    module.recompile()
+    return constants
+
+
+class Recorded:
+    """A step as a CUDA graph: what took a hundred launches takes one.
+
+    The first steps are made call by call; then one is recorded, and from it on the record is played. A step that
+    cannot be recorded (it waits for the device, say) is made call by call for good.
+
+    Args:
+        step: what is recorded.
+        generator: where it draws from.
+    """
+
+    def __init__(self, step: Step, generator: torch.Generator) -> None:
+        self.step, self.generator = step, generator
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self._calls, self._given = 0, []
+        self._rate, self._weight = (torch.zeros((), device=generator.device) for _ in range(2))
+        self._stream = torch.cuda.Stream(generator.device)
+
+    def __call__(self, y: Tensor, x: Condition, rate: float | Tensor, weight: float | Tensor) -> None:
+        """Make one step on a batch (y, x)."""
+        self._rate.fill_(rate)
+        self._weight.fill_(weight)
+        given = [y, *(x.values() if isinstance(x, dict) else [x])]
+        if self.graph is not None:
+            torch._foreach_copy_(self._given, given)
+            self.graph.replay()
+            return
+        self._calls += 1
+        if self._calls == _CALLS_BEFORE_RECORDING + 1:
+            self._given = [tensor.clone() for tensor in given]
+            y, *parts = self._given
+            self._record(y, dict(zip(x, parts, strict=True)) if isinstance(x, dict) else parts[0])
+        else:
+            self._aside(y, x)
+
+    def _aside(self, y: Tensor, x: Condition) -> None:
+        """Make the step on the stream that is recorded later: its caches are filled there."""
+        here = torch.cuda.current_stream(self.generator.device)
+        self._stream.wait_stream(here)
+        with torch.cuda.stream(self._stream):
+            self.step(y, x, self._rate, self._weight)
+        here.wait_stream(self._stream)
+
+    def _record(self, y: Tensor, x: Condition) -> None:
+        """Record the step and play it, or make it call by call if it cannot be recorded."""
+        graph, state = torch.cuda.CUDAGraph(), self.generator.get_state()
+        try:
+            graph.register_generator_state(self.generator)
+            with torch.cuda.graph(graph, stream=self._stream):
+                self.step(y, x, self._rate, self._weight)
+        except Exception:  # what waits for the device raises as it likes
+            self.generator.set_state(state)
+            self._aside(y, x)
+            return
+        self.graph = graph
+        graph.replay()
