@@ -29,7 +29,7 @@ from peers import NOTHING, RESULTS, UNIT, PeerNetwork, interleave, moons, ratio,
 
 SIZES = ((64, 256), (256, 256), (512, 1024))
 STEPS = {64: 6000, 256: 3000, 512: 1000}
-STEPS_ON_GPU = dict.fromkeys(STEPS, 10_000)
+STEPS_ON_GPU = dict.fromkeys(STEPS, 3000)
 ROWS = 20_000
 OURS = {"everymode": False, "everymode_compiled": True}
 

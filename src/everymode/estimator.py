@@ -60,7 +60,10 @@ _MOST_NEGATIVE = 700.0  # exponent of a score
 _MOST_DISTINCT = 1024
 _ROWS_AT_ONCE = 256  # whose draws are held while their modes are looked for
 _JUDGED_MEANS, _JUDGED_DRAWS = 16, 512  # rows and draws by which a mean is found to lie in a valley
-_SAVED = ("n_features_in_", "history_", "n_steps_", "stopped_", "fit_seconds_", "precision_", "sample_seed_", "width_")
+_SAVED = (
+    *("n_features_in_", "history_", "n_steps_", "stopped_", "fit_seconds_"),
+    *("precision_", "compiled_", "sample_seed_", "width_"),
+)
 _INITIAL, _TRAINING, _SPLIT, _SAMPLE, _PREDICT, _SETTLE = range(6)  # streams of randomness
 
 
@@ -86,7 +89,7 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
         patience: looks without improvement after which they do.
         max_seconds: a bound on the training time.
         precision: 'auto' (measured), 'float32' or 'bf16'.
-        compile: whether steps are compiled, for long runs; "auto" decides by their time (see TrainingSettings).
+        compile: whether steps are compiled, for long runs; 'auto' decides by their time (see `TrainingSettings`).
         device: 'auto', 'cpu', 'cuda', ...
         random_state: an int makes everything repeatable: same seed, same weights, same draws.
 
@@ -96,6 +99,7 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
         n_features_in_, feature_names_in_: as in scikit-learn; for tables.
         history_: one row a report: step, loss, held_out_loss.
         n_steps_: steps done. stopped_: why training ended. fit_seconds_: how long it took. precision_: what was used.
+        compiled_: whether steps were compiled.
 
     Examples:
         >>> import everymode as em
@@ -242,7 +246,7 @@ class OneToManyRegressor(RegressorMixin, BaseEstimator):
         built.eval().settle(place(take_rows(x, out if held else kept), built.device), seed=mix(seed, _SETTLE))
         self.family_ = built
         self.history_, self.n_steps_, self.stopped_ = last.history, last.step, last.finished
-        self.fit_seconds_, self.precision_ = last.seconds, last.precision
+        self.fit_seconds_, self.precision_, self.compiled_ = last.seconds, last.precision, last.compiled
         self.sample_seed_ = mix(seed, _SAMPLE)
         self.width_ = width
         self._told_of_valleys = False

@@ -87,16 +87,23 @@ class Path:
 
     def time_at(self, log_ratio: Tensor) -> Tensor:
         """Return the times at which log(alpha / sigma) is `log_ratio`, in its shape; the ends where it never is."""
-        known = self._log_ratios.to(log_ratio)
+        known = self._log_ratios(log_ratio.device, log_ratio.dtype)
         place = torch.searchsorted(known, log_ratio.contiguous()).clamp(1, len(known) - 1)
         low, high = known[place - 1], known[place]
         part = ((log_ratio - low) / (high - low)).clamp(0.0, 1.0)
         return (place - 1 + part) / (len(known) - 1)
 
+    def _log_ratios(self, device: torch.device, dtype: torch.dtype) -> Tensor:
+        """Return log(alpha / sigma) at even times, where it is asked for: a copy from the CPU waits for a GPU."""
+        if (device, dtype) not in self._known_log_ratios:
+            t = torch.linspace(0.0, 1.0, 2049, dtype=torch.float64)
+            ratios = self.alpha(t).clamp_min(1e-12).log() - self.sigma(t).clamp_min(1e-12).log()
+            self._known_log_ratios[device, dtype] = ratios.to(device, dtype)
+        return self._known_log_ratios[device, dtype]
+
     @cached_property
-    def _log_ratios(self) -> Tensor:
-        t = torch.linspace(0.0, 1.0, 2049, dtype=torch.float64)
-        return self.alpha(t).clamp_min(1e-12).log() - self.sigma(t).clamp_min(1e-12).log()
+    def _known_log_ratios(self) -> dict[tuple[torch.device, torch.dtype], Tensor]:
+        return {}
 
     @property
     def prior_scale(self) -> float:
@@ -250,7 +257,7 @@ class LinearPath(Path):
     def preconditioning(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return (shrink, skip, scale); here alpha sigma' - alpha' sigma = -1, and scale is shrink."""
         odd = 2 * _expand(t, like) - 1
-        shrink = torch.addcmul(odd.new_tensor(0.5), odd, odd, value=0.5).rsqrt()  # t^2 + (1 - t)^2 = (1 + odd^2) / 2
+        shrink = torch.addcmul(odd.new_full((), 0.5), odd, odd, value=0.5).rsqrt()  # t^2 + (1 - t)^2 = (1 + odd^2) / 2
         return shrink, odd * shrink.square(), shrink
 
 

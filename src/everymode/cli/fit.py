@@ -26,6 +26,10 @@ def command(
     early_stopping: Annotated[bool, typer.Option(help="Hold rows out and stop when they gain no more.")] = True,
     max_seconds: Annotated[float | None, typer.Option(help="A bound on the training time.")] = None,
     precision: Annotated[str, typer.Option(help="auto, float32 or bf16.")] = "auto",
+    compile: Annotated[
+        bool | None,
+        typer.Option(help="Compile the steps: they are faster, after some ten seconds; by default in long runs."),
+    ] = None,
     seed: Seed = 0,
     device: Device = "auto",
     json: Json = False,
@@ -54,6 +58,7 @@ def command(
         "learning_rate": learning_rate,
         "max_seconds": max_seconds,
         "precision": precision,
+        "compile": "auto" if compile is None else compile,
     }
     family_settings = parse_settings(set_)
     # what cannot be trained is refused before there is a run folder

@@ -111,6 +111,7 @@ def fit_run(
         "held_out_loss": min(held) if held else None,
         "seconds": round(model.fit_seconds_, 3),
         "precision": model.precision_,
+        "compiled": model.compiled_,
         "nfe": model.nfe,
     }
     return model, summary

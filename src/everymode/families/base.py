@@ -390,7 +390,7 @@ def mean_over_event(errors: Tensor) -> Tensor:
 
 def times_like(t: float | Tensor, like: Tensor) -> Tensor:
     """Return a time as (batch,), with the device and dtype of `like`."""
-    t = torch.as_tensor(t, dtype=like.dtype, device=like.device)
+    t = t.to(like) if isinstance(t, Tensor) else like.new_full((), t)
     return t.expand(len(like)) if t.ndim == 0 else t
 
 

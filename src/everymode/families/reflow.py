@@ -76,7 +76,7 @@ class Reflow(FlowMatching):
 
     def prepare(self, y: Tensor, x: Condition, *, seed: int) -> None:
         """Keep the conditions: pairs are made for them."""
-        self._x, self._seed = x, seed
+        self._x, self._seed = place(x, y.device), seed
         self._pairs: tuple[int, Tensor, Tensor, Condition] | None = None
 
     def parts(self) -> list[Part]:
@@ -113,13 +113,13 @@ class Reflow(FlowMatching):
                 before = self.teacher
             rows = count_rows(self._x)
             most = max(rows, min(_PAIRS, _PAIRS_A_ROW * rows, _VALUES // max(1, math.prod(self.event))))
-            asked = torch.arange(most) % rows
+            asked = torch.arange(most, device=like.device) % rows
             generator = new_generator(mix(self._seed, index), like.device)
             noise, answers = [], []
             with torch.no_grad():
                 for part in asked.split(_AT_ONCE):
                     start = normal((len(part), *self.event), generator, like=like)
-                    embedding = before.encode(place(take_rows(self._x, part), like.device))
+                    embedding = before.encode(take_rows(self._x, part))
                     noise.append(start)
                     answers.append(carried(before, start, embedding))
             self._pairs = (index, torch.cat(noise), torch.cat(answers), take_rows(self._x, asked))

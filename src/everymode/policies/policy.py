@@ -49,7 +49,10 @@ _OTHER_WIDTHS = (128, 256)
 # flow_policy on Push-T, 200 starts for choosing: .945 after 8,500 steps, .912 after 18,000, .892 after 51,000
 _STEPS = (6000, 8000)
 _REGRESSION = Regression(ridge=1.0, passes=3)  # of what is known of a chunk: it has many values, and little time
-_SAVED = ("history_", "n_steps_", "stopped_", "fit_seconds_", "precision_", "rate_", "sample_seed_", "width_")
+_SAVED = (
+    *("history_", "n_steps_", "stopped_", "fit_seconds_", "precision_", "compiled_"),
+    *("rate_", "sample_seed_", "width_"),
+)
 _INITIAL, _TRAINING, _SPLIT, _SAMPLE, _SETTLE = range(5)  # streams of randomness
 
 
@@ -78,6 +81,7 @@ class Policy(BaseEstimator):
         patience: looks without improvement after which they do.
         max_seconds: a bound on the training time.
         precision: 'auto' (measured), 'float32' or 'bf16'.
+        compile: whether steps are compiled, for long runs; 'auto' decides by their time (see `TrainingSettings`).
         continuity: how the next chunk meets the last one: 'none', 'ensemble', 'select' or 'real_time', or an object of
             `everymode.policies.continuity` with settings. May be changed once the policy is fitted, as `delay` and
             `execution_horizon` may.
@@ -90,6 +94,7 @@ class Policy(BaseEstimator):
         family_: the trained family. Settings of its draws may be changed: `policy.family_.set_params(steps=4)`.
         history_: one row a report: step, loss, held_out_loss.
         n_steps_: steps done. stopped_: why training ended. fit_seconds_: how long it took. precision_: what was used.
+        compiled_: whether steps were compiled.
         rate_: control steps a second of the demonstrations; None where it is not known.
     """
 
@@ -116,6 +121,7 @@ class Policy(BaseEstimator):
         patience: int = 10,
         max_seconds: float | None = None,
         precision: str = "auto",
+        compile: bool | str = "auto",
         continuity: str | Continuity | None = None,
         delay: int = 0,
         device: str = "auto",
@@ -137,6 +143,7 @@ class Policy(BaseEstimator):
         self.patience = patience
         self.max_seconds = max_seconds
         self.precision = precision
+        self.compile = compile
         self.continuity = continuity
         self.delay = delay
         self.device = device
@@ -191,6 +198,7 @@ class Policy(BaseEstimator):
             choose=check_bool("early_stopping", self.early_stopping),
             max_seconds=self.max_seconds,
             precision=self.precision,
+            compile=self.compile,
             seed=mix(seed, _TRAINING),
         )
         built = family.build(
@@ -212,7 +220,7 @@ class Policy(BaseEstimator):
         built.eval().settle(asked, seed=mix(seed, _SETTLE))
         self.family_, self.width_, self.rate_ = built, width, demonstrations.rate
         self.history_, self.n_steps_, self.stopped_ = last.history, last.step, last.finished
-        self.fit_seconds_, self.precision_ = last.seconds, last.precision
+        self.fit_seconds_, self.precision_, self.compiled_ = last.seconds, last.precision, last.compiled
         self.sample_seed_ = mix(seed, _SAMPLE)
         self._execution: Execution | None = None
         return self
@@ -451,7 +459,7 @@ class Policy(BaseEstimator):
         params = {name: value for name, value in self.get_params(deep=False).items() if name not in left_out}
         header = {
             "policy": {**params, "continuity": get_continuity(self.continuity).to_dict(), "random_state": None},
-            "fitted": {name: getattr(self, name) for name in _SAVED},
+            "fitted": {name: getattr(self, name, None) for name in _SAVED},
         }
         sizes: dict[str, Any] = {"width": self.width_, "depth": self.depth, "network": self._network}
         return write_model(path, self.family_, header, kind="policy", **sizes)

@@ -241,7 +241,7 @@ class _Stage:
         counters = self.counters
         self.clock()
         if counters.compiled is None:
-            self.time(counters.seconds)
+            self.time()
         done = (counters.step - counters.stage_step) / (self.end - counters.stage_step)
         if self.alone:
             done = max(
@@ -252,13 +252,17 @@ class _Stage:
         counters.step += 1
         return self.alone and counters.seconds >= self.limit
 
-    def time(self, seconds: float) -> None:
+    def time(self) -> None:
         """Note when a step begins, until so many are timed that it can be said how long the run will take."""
-        self.beginnings.append(seconds)
+        self.run.wait()
+        self.clock()
+        self.beginnings.append(self.counters.seconds)
         if self.counters.step == _TIMED_STEPS:
-            one = statistics.median(b - a for a, b in pairwise(self.beginnings)) if len(self.beginnings) > 1 else 0.0
+            lengths = [end - start for start, end in pairwise(self.beginnings)]
+            one = statistics.median(lengths) if lengths else 0.0
             limit = math.inf if self.settings.max_seconds is None else self.settings.max_seconds
-            self.run.consider_compiling(min(one * (self.settings.steps - self.counters.step), limit - seconds))
+            left = min(one * (self.settings.steps - self.counters.step), limit - self.counters.seconds)
+            self.run.consider_compiling(one, left)
 
     def clock(self) -> None:
         """Count the seconds of this sitting."""

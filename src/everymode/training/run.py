@@ -29,7 +29,8 @@ __all__ = ["STATE_FILE", "Run", "learning_rate_at"]
 STATE_FILE = "training.safetensors"
 _BATCHES, _LOSS, _HELD_OUT, _PREPARE = range(1, 5)  # streams of randomness
 _NUMBERS_AT_ONCE = 2**23  # of held-out rows that are looked at in one pass
-_WORTH_COMPILING = 30.0  # seconds of training
+_WORTH_COMPILING = 60.0  # seconds of training
+_SHORT_STEP = 0.03  # seconds; what takes longer is bound by arithmetic, which a compiler does not hasten
 _HELD_OUT_ROWS = 2048  # held-out rows are repeated up to about so many, each with noise of its own
 
 
@@ -136,14 +137,24 @@ class Run:
             raise SettingError(f"compile=True: steps are not compiled on {where}. Leave compile at 'auto'.")
         if wanted != "auto":
             self.counters.compiled = bool(wanted)
-        elif several or self.device.type != "cpu":  # a GPU's steps are recorded
+        elif several or self.device.type == "mps":
             self.counters.compiled = False
 
-    def consider_compiling(self, seconds_left: float) -> None:
-        """Decide whether steps are compiled from now on, with so many seconds of training left."""
-        self.counters.compiled = seconds_left >= _WORTH_COMPILING
+    def consider_compiling(self, seconds: float, seconds_left: float) -> None:
+        """Decide whether steps are compiled from now on.
+
+        Args:
+            seconds: that a step takes.
+            seconds_left: that the rest of the run would take.
+        """
+        self.counters.compiled = seconds <= _SHORT_STEP and seconds_left >= _WORTH_COMPILING
         if self.counters.compiled:
             self._steps.clear()
+
+    def wait(self) -> None:
+        """Wait until the device has done what it was asked for."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
 
     def _make_step(self, index: int, y: Tensor, x: Condition) -> Step:
         """Return how steps of part `index` are made; (y, x) is a batch."""

@@ -31,10 +31,10 @@ class TrainingSettings:
         max_seconds: stops the run in time; the learning rate then falls with whichever of steps and time is ahead.
         checkpoint_every: steps between two checkpoints, where a folder is given.
         precision: 'auto', 'float32' or 'bf16'.
-        compile: True compiles every step into one function, before the first: two to three times as fast with small
-            networks on a CPU, for a few seconds of compilation. 'auto' does so where half a minute of training is left
-            after the first steps, and on a GPU records the steps as CUDA graphs, which costs no time and changes no
-            number. False does neither.
+        compile: True compiles every step into one function, before the first: one and a half to three times as fast
+            with small networks, for some ten seconds of compilation. 'auto' does so after the first steps where they
+            are short and more than a minute of them is left; and on a GPU it records the steps as CUDA graphs, which
+            costs no time and changes no number. False does neither.
         seed: of batches and noise.
     """
 

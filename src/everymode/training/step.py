@@ -28,6 +28,7 @@ from everymode.training.state import PartState
 
 __all__ = ["Compiled", "Eager", "Recorded", "Step"]
 
+_OPTIONS = {"compile_threads": 1, "deterministic": True}  # a process for one kernel does not pay; no choice by time
 _CALLS_BEFORE_RECORDING = 3  # in which libraries choose kernels and caches are filled
 
 Step = Callable[[Tensor, Condition, Any, Any], None]
@@ -132,11 +133,9 @@ class Compiled:
         columns = list(x) if isinstance(x, dict) else None
         values = [y, *(x.values() if isinstance(x, dict) else [x])]
 
-        copies = {name: tensor.clone() for name, tensor in rest.items()}
-        with self.autocast, torch.no_grad():  # the rehearsal
-            self.loss.of(
-                {name: p.detach().clone() for name, p in self.loss.trained().items()} | copies, y, x, self.script
-            )
+        every = {name: tensor.detach().clone() for name, tensor in (self.loss.trained() | rest).items()}
+        with self.autocast:  # the rehearsal
+            self.loss.of(every, y, x, self.script)
         draws = self.script.draw()
 
         def work(*given: Tensor) -> tuple[()]:
@@ -151,11 +150,12 @@ class Compiled:
 
         given = [*state.values(), *rest.values(), *values, self.rate, self.weight, *draws]
         given = [tensor.detach().clone() for tensor in given]
-        graph = make_fx(work)(*given)
+        graph = make_fx(work, tracing_mode="fake", _allow_non_fake_inputs=True)(*given)  # fake: no value can be read
         self._constants = _lift_constants(graph)
+        _share_sums(graph)
         for node in graph.graph.nodes:
             node.meta.clear()  # of the trace; the compiler makes its own
-        options = {"cpp_wrapper": True, "compile_threads": 1} if y.device.type == "cpu" else {"compile_threads": 1}
+        options = _OPTIONS | ({"cpp_wrapper": True} if y.device.type == "cpu" else {})
         self._function: Callable[..., Any] = compile_graph(graph, [*given, *self._constants], options=options)  # pyright: ignore[reportAttributeAccessIssue]
         self._function(*given, *self._constants)  # on the copies: what is compiled late is compiled now
 
@@ -171,7 +171,7 @@ class Compiled:
     ) -> None:
         """Make a step with the tensors that are given: what is traced."""
         values = state["values"].detach().requires_grad_()
-        trained = self.state.flat.cut(values.bfloat16() if self.half else values)
+        trained = [part.bfloat16() if self.half else part for part in self.state.flat.cut(values)]
         parameters = dict(zip(self.loss.trained(), trained, strict=True))
         with self.autocast:
             losses = self.loss.of(parameters | rest, y, x, self.script.perform(draws))
@@ -240,6 +240,24 @@ def _lift_constants(module: torch.fx.GraphModule) -> list[Tensor]:
         graph.erase_node(node)
     module.recompile()
     return constants
+
+
+def _share_sums(module: torch.fx.GraphModule) -> None:
+    """Make one of equal sums (biases that are added have one gradient): in bf16, torch's C++ for two is not valid."""
+    seen: dict[Any, torch.fx.Node] = {}
+    for node in list(module.graph.nodes):
+        if node.target is not torch.ops.aten.sum.dim_IntList or any(map(_changes, node.args[0].users)):
+            continue
+        first = seen.setdefault(str((node.args, node.kwargs)), node)
+        if first is not node:
+            node.replace_all_uses_with(first)
+            module.graph.erase_node(node)
+    module.recompile()
+
+
+def _changes(node: torch.fx.Node) -> bool:
+    """Return whether an operation changes one of its arguments."""
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
 
 
 class Recorded:

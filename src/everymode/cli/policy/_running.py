@@ -146,6 +146,7 @@ def report(folder: Path, settings: Mapping[str, Any], policy: Policy, voice: Voi
         "parameters": policy.n_parameters_,
         "nfe": policy.nfe,
         "precision": policy.precision_,
+        "compiled": policy.compiled_,
         "machine": describe_machine(),
     }
     write_json(folder / _SUMMARY_FILE, summary)
