@@ -10,7 +10,7 @@ from torch import nn
 
 import everymode as em
 from everymode.errors import SettingError
-from everymode.families import Family, Part, get_family, names
+from everymode.families import Family, FlowMatching, Part, get_family, names
 from everymode.randomness import Script, new_generator, normal, seeded, stratified, uniform
 from everymode.spaces import VectorSpace
 from everymode.training import TrainingSettings, train
@@ -115,6 +115,25 @@ def reader(**settings):
 def test_a_step_that_cannot_be_compiled_is_refused_where_it_was_asked_for():
     with pytest.raises(SettingError, match=r"the step of part 'model' cannot be compiled: .+ Leave compile at 'auto'"):
         reader(compile=True)
+
+
+@pytest.mark.parametrize("coupling", ["optimal_transport", "conditional_ot"])
+def test_a_pairing_that_is_looked_up_on_the_host_is_not_frozen_into_a_compiled_step(coupling):
+    y, x = table()
+    nothing = VectorSpace((0,), (), ())
+    free = coupling == "optimal_transport"
+    family = FlowMatching(coupling=coupling).build(UNIT, nothing if free else ONE, seed=0, width=16)
+    settings = TrainingSettings(steps=5, batch_size=64, compile=True)
+    with pytest.raises(SettingError, match="cannot be compiled"):
+        list(train(family, y, x[:, :0] if free else x, settings=settings))
+
+
+@needs_cuda
+def test_a_pairing_that_is_looked_up_on_the_host_is_not_frozen_into_a_graph():
+    found, run = states(FlowMatching(coupling="conditional_ot"), device="cuda")
+    assert all(step.graph is None for step in run._steps.values())
+    wanted, _ = states(FlowMatching(coupling="conditional_ot"), device="cuda", compile=False)
+    assert_close(found, wanted, tolerance=1e-5)
 
 
 def test_a_part_that_says_so_is_made_call_by_call():

@@ -115,6 +115,7 @@ class FlatAdamW:
         self.first, self.second = torch.zeros_like(values), torch.zeros_like(values)
         self.steps = torch.zeros((), dtype=torch.float32, device=values.device)
         self.weight_decay, self.betas = weight_decay, betas
+        self._decays = torch.tensor(betas, device=values.device)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the state by name."""
@@ -142,22 +143,30 @@ class FlatAdamW:
             grad_scale=shrink,
         )
 
+    def corrections(self) -> Tensor:
+        """Count a step, and return 1 - beta^steps for both averages, (2,): `written_out` asks for it."""
+        self.steps += 1
+        return 1 - torch.pow(self._decays, self.steps)
+
     def written_out(
-        self, values: Tensor, gradient: Tensor, learning_rate: Tensor, clip: float | None, state: dict[str, Tensor]
+        self,
+        values: Tensor,
+        gradient: Tensor,
+        learning_rate: Tensor,
+        clip: float | None,
+        corrections: Tensor,
+        first: Tensor,
+        second: Tensor,
     ) -> None:
-        """Change `values`, and `state` as `tensors` names it, as `step` does: by plain operations that a compiler fuses
-        with what is around them.
+        """Change `values` and the averages `first` and `second` as `step` does, by plain operations that a compiler
+        fuses with what is around them.
         """
-        first, second, steps = state["first"], state["second"], state["steps"]
         if clip is not None:
             gradient = gradient / _excess(gradient, clip)
-        steps += 1
         first.lerp_(gradient, 1 - self.betas[0])
         second.mul_(self.betas[1]).addcmul_(gradient, gradient, value=1 - self.betas[1])
-        rate = learning_rate / (1 - torch.pow(self.betas[0], steps))
-        scale = (1 - torch.pow(self.betas[1], steps)).sqrt()
         values.mul_(1 - learning_rate * self.weight_decay)
-        values.sub_(rate * first / (second.sqrt() / scale + _EPSILON))
+        values.sub_(learning_rate / corrections[0] * first / (second.sqrt() / corrections[1].sqrt() + _EPSILON))
 
 
 def _excess(gradient: Tensor, clip: float) -> Tensor:

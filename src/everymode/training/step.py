@@ -29,6 +29,7 @@ from everymode.training.state import PartState
 __all__ = ["Compiled", "Eager", "Recorded", "Step"]
 
 _OPTIONS = {"compile_threads": 1, "deterministic": True}  # a process for one kernel does not pay; no choice by time
+_NOT_TRACED = ("best", "optimizer.steps")
 _CALLS_BEFORE_RECORDING = 3  # in which libraries choose kernels and caches are filled
 
 Step = Callable[[Tensor, Condition, Any, Any], None]
@@ -104,13 +105,13 @@ class Compiled:
     ) -> None:
         self.state, self.autocast, self.clip = state, autocast, clip
         self.half = isinstance(autocast, torch.autocast)
-        self.loss = _Loss(family, state)
         self.script = Script(generator)
         self.rate, self.weight = (torch.zeros((), device=y.device) for _ in range(2))
         before = generator.get_state()
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the compiler's, about itself
+                self.loss = _Loss(family, state)
                 self._compile(y, x)
         except Exception as error:  # whatever a user's loss or the compiler raises
             told = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -120,15 +121,12 @@ class Compiled:
         finally:
             generator.set_state(before)
 
-    def _state(self) -> dict[str, Tensor]:
-        """Return what a step changes, by name."""
-        return {name: tensor for name, tensor in self.state.tensors().items() if name != "best"}
-
     def _compile(self, y: Tensor, x: Condition) -> None:
         from torch._inductor import compile as compile_graph
         from torch.fx.experimental.proxy_tensor import make_fx
 
-        state, rest = self._state(), self.loss.rest()
+        state = {name: tensor for name, tensor in self.state.tensors().items() if name not in _NOT_TRACED}
+        rest = self.loss.rest()
         names, others = list(state), list(rest)
         columns = list(x) if isinstance(x, dict) else None
         values = [y, *(x.values() if isinstance(x, dict) else [x])]
@@ -144,14 +142,15 @@ class Compiled:
             rest = {name: next(left) for name in others}
             y, *parts = (next(left) for _ in values)
             x = parts[0] if columns is None else dict(zip(columns, parts, strict=True))
-            rate, weight, *draws = left
-            self._work(state, rest, y, x, rate, weight, draws)
+            rate, weight, corrections, *draws = left
+            self._work(state, rest, y, x, rate, weight, corrections, draws)
             return ()
 
-        given = [*state.values(), *rest.values(), *values, self.rate, self.weight, *draws]
+        corrections = torch.ones(2, device=y.device)
+        given = [*state.values(), *rest.values(), *values, self.rate, self.weight, corrections, *draws]
         given = [tensor.detach().clone() for tensor in given]
         graph = make_fx(work, tracing_mode="fake", _allow_non_fake_inputs=True)(*given)  # fake: no value can be read
-        self._constants = _lift_constants(graph)
+        self._changed, self._rest, self._constants = [*state.values()], [*rest.values()], _lift_constants(graph)
         _share_sums(graph)
         for node in graph.graph.nodes:
             node.meta.clear()  # of the trace; the compiler makes its own
@@ -167,6 +166,7 @@ class Compiled:
         x: Condition,
         rate: Tensor,
         weight: Tensor,
+        corrections: Tensor,
         draws: Sequence[Tensor],
     ) -> None:
         """Make a step with the tensors that are given: what is traced."""
@@ -178,9 +178,8 @@ class Compiled:
         loss = losses.mean()
         (gradient,) = torch.autograd.grad(loss, [values])
         with torch.no_grad():
-            optimizer = self.state.optimizer
-            own = {name: state[f"optimizer.{name}"] for name in optimizer.tensors()}
-            optimizer.written_out(state["values"], gradient, rate, self.clip, own)
+            averages = state["optimizer.first"], state["optimizer.second"]
+            self.state.optimizer.written_out(state["values"], gradient, rate, self.clip, corrections, *averages)
             state["average"].lerp_(state["values"], weight)
             state["running_loss"].add_(loss.detach())
 
@@ -191,12 +190,13 @@ class Compiled:
         parts = x.values() if isinstance(x, dict) else [x]
         with torch.no_grad():
             self._function(
-                *self._state().values(),
-                *(tensor.detach() for tensor in self.loss.rest().values()),
+                *self._changed,
+                *(tensor.detach() for tensor in self._rest),
                 y,
                 *parts,
                 self.rate,
                 self.weight,
+                self.state.optimizer.corrections(),
                 *self.script.draw(),
                 *self._constants,
             )
@@ -305,13 +305,13 @@ class Recorded:
 
     def _record(self, y: Tensor, x: Condition) -> None:
         """Record the step and play it, or make it call by call if it cannot be recorded."""
-        graph, state = torch.cuda.CUDAGraph(), self.generator.get_state()
+        graph, state = torch.cuda.CUDAGraph(), self.generator.clone_state()
         try:
             graph.register_generator_state(self.generator)
             with torch.cuda.graph(graph, stream=self._stream):
                 self.step(y, x, self._rate, self._weight)
         except Exception:  # what waits for the device raises as it likes
-            self.generator.set_state(state)
+            self.generator.graphsafe_set_state(state)  # the old one is part of what failed
             self._aside(y, x)
             return
         self.graph = graph
