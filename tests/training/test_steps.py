@@ -161,6 +161,15 @@ def test_auto_decides_by_the_time_that_is_left(monkeypatch, worth, compiled):
     assert last.compiled is compiled
 
 
+def test_without_a_compiler_long_runs_go_call_by_call_and_asking_for_it_names_the_mend(monkeypatch):
+    monkeypatch.setattr("everymode.training.run._WORTH_COMPILING", 0.0)
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    family, last = reader(steps=60)
+    assert (family.calls, last.compiled) == (60, False)
+    with pytest.raises(SettingError, match=r"compile=True needs a C\+\+ compiler .* Leave compile at 'auto'"):
+        reader(compile=True)
+
+
 def test_short_runs_are_not_compiled():
     y, x = table()
     family = get_family("mse").build(UNIT, ONE, seed=0, width=16)

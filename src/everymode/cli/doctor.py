@@ -18,11 +18,13 @@ _REQUIRED = (
     "rich",
     "matplotlib",
 )
+_WHY = "steps of long runs are compiled, and faster"
 _OPTIONAL = {"polars": "pip install polars (polars frames as X and Y)"}
 
 
 def command(seed: Seed = 0, device: Device = "auto", json: Json = False, quiet: Quiet = False) -> None:
-    """Show versions, device, threads, whether bf16 is faster here, and what is missing with the way to get it.
+    """Show versions, device, threads, whether bf16 is faster here, what compiles the steps of long runs, and what is
+    missing with the way to get it.
 
     Nothing here is drawn at random; `--seed` is taken so that a script may give the same options to every verb.
     """
@@ -33,7 +35,7 @@ def command(seed: Seed = 0, device: Device = "auto", json: Json = False, quiet: 
     import torch
 
     from everymode.cli.fitting import threads
-    from everymode.training import bf16_speedup, resolve_device
+    from everymode.training import bf16_speedup, find_compiler, resolve_device
     from everymode.training.precision import NEEDED_SPEEDUP, has_bf16
     from everymode.version import __version__
 
@@ -51,6 +53,9 @@ def command(seed: Seed = 0, device: Device = "auto", json: Json = False, quiet: 
     packages = {name: found(name) for name in _REQUIRED}
     missing = {name: f"pip install {name}" for name, seen in packages.items() if seen is None}
     missing |= {name: mend for name, mend in _OPTIONAL.items() if found(name) is None}
+    compiler = find_compiler(where)
+    if compiler is None:
+        missing["compiler"] = f"pip install triton ({_WHY})" if where.type == "cuda" else f"apt install g++ ({_WHY})"
     speedups = {}
     if has_bf16(where):
         speedups = {str(w): round(bf16_speedup(str(where), w, 256), 2) for w in (256, 512)}
@@ -67,6 +72,7 @@ def command(seed: Seed = 0, device: Device = "auto", json: Json = False, quiet: 
         "bf16_in_hardware": has_bf16(where),
         "bf16_speedup_by_width": speedups,
         "bf16_used_by_default": {w: s >= NEEDED_SPEEDUP for w, s in speedups.items()},
+        "compiler": compiler,
         "missing": missing,
         "healthy": not any(name in _REQUIRED for name in missing),
     }
@@ -76,6 +82,7 @@ def command(seed: Seed = 0, device: Device = "auto", json: Json = False, quiet: 
         {"what": "device", "found": f"{report['device']} ({report['device_name']})"},
         {"what": "threads", "found": f"{report['threads']} of {report['cores']} cores; {few} for widths below 256"},
         {"what": "bf16", "found": _bf16(report)},
+        {"what": "compiler", "found": f"{compiler}, for steps of long runs" if compiler else "none"},
         {"what": "missing", "found": "; ".join(f"{k}: {v}" for k, v in missing.items()) or "nothing"},
     ]
     for row in rows:

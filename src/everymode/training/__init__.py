@@ -6,6 +6,7 @@ from everymode.training.precision import bf16_speedup, choose_precision
 from everymode.training.processes import Processes, resolve_device
 from everymode.training.run import STATE_FILE
 from everymode.training.settings import TrainingSettings, default_learning_rate, default_width
+from everymode.training.step import find_compiler
 
 __all__ = [
     "STATE_FILE",
@@ -16,6 +17,7 @@ __all__ = [
     "choose_precision",
     "default_learning_rate",
     "default_width",
+    "find_compiler",
     "finish",
     "read_tensors",
     "resolve_device",

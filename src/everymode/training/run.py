@@ -22,7 +22,7 @@ from everymode.training.precision import choose_precision
 from everymode.training.processes import Processes
 from everymode.training.settings import TrainingSettings
 from everymode.training.state import Counters, PartState, load_state, save_state
-from everymode.training.step import Compiled, Eager, Recorded, Step
+from everymode.training.step import Compiled, Eager, Recorded, Step, find_compiler
 
 __all__ = ["STATE_FILE", "Run", "learning_rate_at"]
 
@@ -135,6 +135,11 @@ class Run:
         if wanted is True and (several or self.device.type == "mps"):
             where = "several processes" if several else "an MPS device"
             raise SettingError(f"compile=True: steps are not compiled on {where}. Leave compile at 'auto'.")
+        if wanted is True and find_compiler(self.device) is None:
+            what = (
+                "Triton (pip install triton)" if self.device.type == "cuda" else "a C++ compiler (g++, or CXX names it)"
+            )
+            raise SettingError(f"compile=True needs {what}, and there is none here. Leave compile at 'auto'.")
         if wanted != "auto":
             self.counters.compiled = bool(wanted)
         elif several or self.device.type == "mps":
@@ -147,7 +152,8 @@ class Run:
             seconds: that a step takes.
             seconds_left: that the rest of the run would take.
         """
-        self.counters.compiled = seconds <= _SHORT_STEP and seconds_left >= _WORTH_COMPILING
+        pays = seconds <= _SHORT_STEP and seconds_left >= _WORTH_COMPILING
+        self.counters.compiled = pays and find_compiler(self.device) is not None
         if self.counters.compiled:
             self._steps.clear()
 

@@ -10,9 +10,13 @@ Both note what is done with tensors: whatever else a loss does is done once. `Pa
 
 from __future__ import annotations
 
+import os
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from importlib.util import find_spec
+from shutil import which
 from typing import Any
 
 import torch
@@ -26,7 +30,7 @@ from everymode.spaces import Condition
 from everymode.training.processes import Processes
 from everymode.training.state import PartState
 
-__all__ = ["Compiled", "Eager", "Recorded", "Step"]
+__all__ = ["Compiled", "Eager", "Recorded", "Step", "find_compiler"]
 
 _OPTIONS = {"compile_threads": 1, "deterministic": True}  # a process for one kernel does not pay; no choice by time
 _NOT_TRACED = ("best", "optimizer.steps")
@@ -34,6 +38,13 @@ _CALLS_BEFORE_RECORDING = 3  # in which libraries choose kernels and caches are 
 
 Step = Callable[[Tensor, Condition, Any, Any], None]
 """(y, x, learning rate, weight of the new values in their average): changes the state of a part."""
+
+
+def find_compiler(device: torch.device) -> str | None:
+    """Return by what steps on a device are compiled, or None where there is nothing: a C++ compiler, or Triton."""
+    if device.type == "cuda":
+        return "triton" if find_spec("triton") else None
+    return which(os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++"))
 
 
 class Eager:
