@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from everymode.training import TrainingSettings, train
 from everymode.training.run import Run
 
 UNIT = VectorSpace((2,), (0.0, 0.0), (1.0, 1.0))
+NOTHING = VectorSpace((0,), (), ())
 ONE = VectorSpace((1,), (0.0,), (1.0,))
 BY_GRADIENT = [name for name in names() if get_family(name).abilities.gradient]
 
@@ -33,9 +35,12 @@ def table(rows=1000):
     return y, x
 
 
-def states(name, *, steps=12, device="cpu", width=32, **settings):
+def states(name, *, steps=12, device="cpu", width=32, recorded=None, **settings):
     """Return the tensors of every part of the first stage after some steps, and the run."""
     family = get_family(name).build(UNIT, ONE, seed=0, width=width)
+    if recorded is not None:
+        parts = [replace(part, recorded=recorded) for part in family.parts()]
+        family.parts = lambda: parts
     settings = TrainingSettings(**{"steps": steps, "batch_size": 64, "precision": "float32", "seed": 1, **settings})
     run = Run(family, table(), None, settings, torch.device(device), None)
     run.prepare()
@@ -118,28 +123,58 @@ def test_a_step_that_cannot_be_compiled_is_refused_where_it_was_asked_for():
 
 
 @pytest.mark.parametrize("coupling", ["optimal_transport", "conditional_ot"])
-def test_a_pairing_that_is_looked_up_on_the_host_is_not_frozen_into_a_compiled_step(coupling):
+def test_a_pairing_that_is_looked_up_on_the_host_is_not_frozen_into_a_step(coupling):
     y, x = table()
-    nothing = VectorSpace((0,), (), ())
     free = coupling == "optimal_transport"
-    family = FlowMatching(coupling=coupling).build(UNIT, nothing if free else ONE, seed=0, width=16)
+    family = FlowMatching(coupling=coupling).build(UNIT, NOTHING if free else ONE, seed=0, width=16)
     settings = TrainingSettings(steps=5, batch_size=64, compile=True)
+    with pytest.raises(SettingError, match="not the same operations every time"):
+        list(train(family, y, x[:, :0] if free else x, settings=settings))
+    part = replace(family.parts()[0], recorded=True)
+    family.parts = lambda: [part]  # and were it not told, it would be seen
     with pytest.raises(SettingError, match="cannot be compiled"):
         list(train(family, y, x[:, :0] if free else x, settings=settings))
 
 
 @needs_cuda
 def test_a_pairing_that_is_looked_up_on_the_host_is_not_frozen_into_a_graph():
-    found, run = states(FlowMatching(coupling="conditional_ot"), device="cuda")
-    assert all(step.graph is None for step in run._steps.values())
     wanted, _ = states(FlowMatching(coupling="conditional_ot"), device="cuda", compile=False)
-    assert_close(found, wanted, tolerance=1e-5)
+    for told in (False, True):
+        found, run = states(FlowMatching(coupling="conditional_ot"), device="cuda", recorded=told)
+        assert all(getattr(step, "graph", None) is None for step in run._steps.values())
+        assert_close(found, wanted, tolerance=1e-5)
 
 
-def test_a_part_that_says_so_is_made_call_by_call():
-    family, last = reader(compile=True, promises=False)
-    assert family.calls == 5
-    assert last.finished == "completed"
+class Annealed(Reader):
+    """A loss whose weight follows a count that is kept in Python."""
+
+    name = "annealed_test"
+
+    def loss(self, y, x, *, generator=None):
+        self.calls += 1
+        return (self.layer(x) - y).square().mean(dim=1) / self.calls
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_cuda)])
+def test_a_loss_that_counts_is_made_call_by_call(monkeypatch, device):
+    monkeypatch.setattr("everymode.training.run._WORTH_COMPILING", 0.0)
+    y, x = table()
+    family = Annealed()
+    list(train(family, y[:, :1], x, settings=TrainingSettings(steps=60, batch_size=64), device=device))
+    assert family.calls >= 60
+    if device == "cpu":
+        asked = TrainingSettings(steps=60, batch_size=64, compile=True)
+        with pytest.raises(SettingError, match="its loss counts in Python"):
+            list(train(Annealed(), y[:, :1], x, settings=asked))
+
+
+def test_a_part_that_says_so_is_made_call_by_call(monkeypatch):
+    monkeypatch.setattr("everymode.training.run._WORTH_COMPILING", 0.0)
+    monkeypatch.setattr("everymode.training.run.Compiled", None)
+    family, last = reader(steps=60, promises=False)
+    assert (family.calls, last.finished) == (60, "completed")
+    with pytest.raises(SettingError, match=r"steps of part 'model' are not the same operations every time"):
+        reader(compile=True, promises=False)
 
 
 def test_auto_goes_on_call_by_call_where_a_step_cannot_be_compiled(monkeypatch):

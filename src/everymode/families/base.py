@@ -87,7 +87,8 @@ class Part:
             else it is the last average. A stage takes the last where any of its parts does.
         given: whether its loss is of the rows that it is given; else it makes rows of its own, as many.
         recorded: whether a step may be noted once and repeated, compiled or as a CUDA graph: its loss is the same
-            operations on tensors in every step, and reads no value of one.
+            operations on tensors in every step, and reads no value of one. What modules count in Python is seen, and
+            need not be told here.
     """
 
     name: str

@@ -21,13 +21,14 @@ Fails: with very few steps (one Euler step from noise is E[y | x] again).
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from torch import Tensor
 
-from everymode.couplings import Coupling, OptimalTransport, get_coupling
+from everymode.couplings import Coupling, Independent, OptimalTransport, get_coupling
 from everymode.errors import SettingError, check_bool, check_choice
-from everymode.families.base import Abilities, mean_over_event, times_like
+from everymode.families.base import Abilities, Part, mean_over_event, times_like
 from everymode.families.continuous import Continuous
 from everymode.families.times import TIME_SAMPLING, draw_times
 from everymode.networks import Sizes
@@ -111,6 +112,11 @@ class FlowMatching(Continuous):
             "coupling": get_coupling(self.coupling).name,
             "solver": getattr(self.solver, "name", self.solver),
         }
+
+    def parts(self) -> list[Part]:
+        """Return what is trained; a coupling may read values, as those of optimal transport do."""
+        recorded = isinstance(get_coupling(self.coupling), Independent)
+        return [replace(part, recorded=recorded) for part in super().parts()]
 
     def loss(self, y: Tensor, x: Condition, *, generator: Source = None) -> Tensor:
         """Return the squared error of the (scaled) velocity of each row, averaged over the event, (batch,)."""

@@ -9,6 +9,8 @@ References:
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor, nn
 
@@ -107,4 +109,8 @@ class RecurrentEncoder(_Steps):
     def forward(self, x: Condition) -> Tensor:
         """Return (batch, width)."""
         first, *others = self.features(x)
-        return self.memory(sum(others, first))[0][:, -1]
+        with (
+            warnings.catch_warnings()
+        ):  # a GPU would have its weights in a tensor of their own; training has all in one
+            warnings.filterwarnings("ignore", message="RNN module weights are not part of single contiguous")
+            return self.memory(sum(others, first))[0][:, -1]

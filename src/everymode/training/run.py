@@ -166,6 +166,9 @@ class Run:
         """Return how steps of part `index` are made; (y, x) is a batch."""
         state, clip = self.parts[index], self.settings.gradient_clip
         step: Step = Eager(state, self.source, autocast=self.autocast, clip=clip, processes=self.processes)
+        if self.settings.compile is True and not state.part.recorded:
+            told = f"compile=True: steps of part {state.part.name!r} are not the same operations every time."
+            raise SettingError(f"{told} Leave compile at 'auto'.")
         if self.settings.compile is False or self.processes.world > 1 or not state.part.recorded:
             return step
         if self.counters.compiled:
@@ -174,7 +177,7 @@ class Run:
             except SettingError:
                 if self.settings.compile is True:
                     raise
-        return Recorded(step, self.generator) if self.device.type == "cuda" else step
+        return Recorded(step, self.family, self.generator) if self.device.type == "cuda" else step
 
     def engage(self) -> None:
         """Let the module compute in the chosen precision."""

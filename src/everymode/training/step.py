@@ -5,7 +5,8 @@ which calls there are, is noted once: by tracing the step operation by operation
 gradient, clipping, AdamW and average, into one function; on a GPU by recording what is launched, as a CUDA graph. The
 draws are the same numbers in the same order in all three, and a graph gives the same weights bit for bit.
 
-Both note what is done with tensors: whatever else a loss does is done once. `Part.recorded` says where that is wrong.
+Both note what is done with tensors: whatever else a loss does is done once. Where a module counts or keeps something
+in Python from step to step, its steps are therefore made call by call; `Part.recorded` says where else they must be.
 """
 
 from __future__ import annotations
@@ -142,9 +143,12 @@ class Compiled:
         columns = list(x) if isinstance(x, dict) else None
         values = [y, *(x.values() if isinstance(x, dict) else [x])]
 
-        every = {name: tensor.detach().clone() for name, tensor in (self.loss.trained() | rest).items()}
-        with self.autocast:  # the rehearsal
-            self.loss.of(every, y, x, self.script)
+        with self.autocast:
+            self._rehearse(y, x, Script(self.script.generator))  # caches are filled
+            before = _kept(self.loss.family)
+            self._rehearse(y, x, self.script)
+        if _kept(self.loss.family) != before:
+            raise SettingError("its loss counts in Python")
         draws = self.script.draw()
 
         def work(*given: Tensor) -> tuple[()]:
@@ -168,6 +172,11 @@ class Compiled:
         options = _OPTIONS | ({"cpp_wrapper": True} if y.device.type == "cpu" else {})
         self._function: Callable[..., Any] = compile_graph(graph, [*given, *self._constants], options=options)  # pyright: ignore[reportAttributeAccessIssue]
         self._function(*given, *self._constants)  # on the copies: what is compiled late is compiled now
+
+    def _rehearse(self, y: Tensor, x: Condition, script: Script) -> None:
+        """Make the loss once, on copies; the script notes its draws."""
+        every = self.loss.trained() | self.loss.rest()
+        self.loss.of({name: tensor.detach().clone() for name, tensor in every.items()}, y, x, script)
 
     def _work(
         self,
@@ -266,6 +275,18 @@ def _share_sums(module: torch.fx.GraphModule) -> None:
     module.recompile()
 
 
+def _kept(family: nn.Module) -> list[Any]:
+    """Return what the modules of a family keep in Python: their numbers and texts, and how long their lists are."""
+    found = []
+    for module in family.modules():
+        for name, value in vars(module).items():
+            if isinstance(value, str | int | float):
+                found.append((name, value))
+            elif isinstance(value, list | dict | set):
+                found.append((name, len(value)))
+    return found
+
+
 def _changes(node: torch.fx.Node) -> bool:
     """Return whether an operation changes one of its arguments."""
     return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
@@ -279,11 +300,13 @@ class Recorded:
 
     Args:
         step: what is recorded.
+        family: whose step it is.
         generator: where it draws from.
     """
 
-    def __init__(self, step: Step, generator: torch.Generator) -> None:
-        self.step, self.generator = step, generator
+    def __init__(self, step: Step, family: Family, generator: torch.Generator) -> None:
+        self.step, self.family, self.generator = step, family, generator
+        self.same = True
         self.graph: torch.cuda.CUDAGraph | None = None
         self._calls, self._given = 0, []
         self._rate, self._weight = (torch.zeros((), device=generator.device) for _ in range(2))
@@ -299,7 +322,11 @@ class Recorded:
             self.graph.replay()
             return
         self._calls += 1
-        if self._calls == _CALLS_BEFORE_RECORDING + 1:
+        if self._calls == _CALLS_BEFORE_RECORDING:
+            before = _kept(self.family)
+            self._aside(y, x)
+            self.same = _kept(self.family) == before
+        elif self._calls == _CALLS_BEFORE_RECORDING + 1 and self.same:
             self._given = [tensor.clone() for tensor in given]
             y, *parts = self._given
             self._record(y, dict(zip(x, parts, strict=True)) if isinstance(x, dict) else parts[0])
