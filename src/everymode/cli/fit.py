@@ -28,7 +28,7 @@ def command(
     precision: Annotated[str, typer.Option(help="auto, float32 or bf16.")] = "auto",
     compile: Annotated[
         bool | None,
-        typer.Option(help="Compile the steps: they are faster, after some ten seconds; by default in long runs."),
+        typer.Option(help="Compile the steps, which takes some ten seconds; by default in long runs."),
     ] = None,
     seed: Seed = 0,
     device: Device = "auto",
