@@ -32,9 +32,9 @@ class TrainingSettings:
         checkpoint_every: steps between two checkpoints, where a folder is given.
         precision: 'auto', 'float32' or 'bf16'.
         compile: True compiles every step into one function, before the first: one and a half to three times as fast
-            with small networks, for ten to thirty seconds of compilation. 'auto' does so after the first steps where they
-            are short and more than a minute of them is left; and on a GPU it records the steps as CUDA graphs, which
-            costs no time and changes no number. False does neither.
+            with small networks, for ten to thirty seconds of compilation. 'auto' does so after the first steps, where
+            they are short and more than a minute of them is left; and on a GPU it records the steps as CUDA graphs,
+            which costs no time and changes no number. False does neither.
         seed: of batches and noise.
     """
 
