@@ -64,6 +64,14 @@ def test_jumps_are_told_apart_at_seams():
     assert [len(part) for part in jumps([[0.0]], [True])] == [0, 0]
 
 
+def test_jumps_of_angles_go_the_short_way_round():
+    actions = [[0.0, 3.0], [0.0, -3.0], [4.0, -3.0]]
+    short = 2 * np.pi - 6
+    assert jumps(actions, [True, True, False], angles=[1])[0] == pytest.approx([short])
+    assert jumps(actions, [True, True, False], angles=[1])[1] == pytest.approx([4.0])
+    assert jumps(actions, [True, True, False])[0] == pytest.approx([6.0])
+
+
 def test_a_behaviour_counts_what_there_is():
     episodes = [
         episode(0, (-1, 0)),

@@ -20,6 +20,7 @@ from scipy.special import entr
 
 from everymode.errors import DataError
 from everymode.metrics import Measure, bootstrap_interval, wilson_interval
+from everymode.policies.angles import difference
 from everymode.policies.episodes import UNDECIDED, Episode
 
 __all__ = [
@@ -103,17 +104,18 @@ def jerk(positions: ArrayLike, rate: float = 1.0) -> float | None:
     return float(np.linalg.norm(np.diff(positions, n=3, axis=0), axis=1).mean() * rate**3)
 
 
-def jumps(actions: ArrayLike, planned: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+def jumps(actions: ArrayLike, planned: ArrayLike, angles: Sequence[int] = ()) -> tuple[np.ndarray, np.ndarray]:
     """Return the distances of consecutive actions at the seams of chunks, and those within chunks.
 
     Args:
         actions: (steps, d).
         planned: (steps,), whether a chunk began at this step. The first step is no seam.
+        angles: which values of an action are angles in radians: they differ by the short way round.
     """
     actions, seams = np.asarray(actions, dtype=np.float64), np.asarray(planned, dtype=bool)
     if len(actions) < 2:
         return np.zeros(0), np.zeros(0)
-    distances = np.linalg.norm(np.diff(actions, axis=0), axis=1)
+    distances = np.linalg.norm(difference(actions[1:], actions[:-1], angles), axis=1)
     return distances[seams[1:]], distances[~seams[1:]]
 
 
@@ -151,6 +153,7 @@ class Behaviour:
         demonstrated: ArrayLike | None = None,
         rate: float | None = None,
         seed: int = 0,
+        angles: Sequence[int] = (),
     ) -> Behaviour:
         """Describe episodes.
 
@@ -160,10 +163,11 @@ class Behaviour:
             demonstrated: (ways,), how often the demonstrators take each way, as counts or shares.
             rate: control steps a second.
             seed: of the bootstraps.
+            angles: which values of an action are angles in radians.
         """
         went = np.array([episode.way for episode in episodes], dtype=np.int64)
         counts = count_ways(went, way_names)
-        pairs = [jumps(episode.actions, episode.planned) for episode in episodes]
+        pairs = [jumps(episode.actions, episode.planned, angles) for episode in episodes]
         seams, inner = (np.concatenate([pair[side] for pair in pairs] or [np.zeros(0)]) for side in (0, 1))
         kept = [kept for episode in episodes if (kept := commitment(episode.leaning)) is not None]
         jerks = [

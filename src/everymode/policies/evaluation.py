@@ -209,7 +209,8 @@ def evaluate(
     spent = chunk_milliseconds(policy, make)
 
     def behaviour(of: Sequence[Episode]) -> Behaviour:
-        return Behaviour.of(of, rollouts.way_names, shown, rollouts.rate, random_state)
+        angles = getattr(policy, "action_angles_", ())  # a policy of one's own need not know
+        return Behaviour.of(of, rollouts.way_names, shown, rollouts.rate, random_state, angles)
 
     return Evaluation(
         {
