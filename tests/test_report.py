@@ -71,3 +71,11 @@ def test_an_image_that_cannot_be_shown_is_named(tmp_path, name):
     with pytest.raises(ValueError, match=name):
         write_report(tmp_path / "r.html", "t", [Section("s", figures=[(tmp_path / name, "c")])])
     assert not (tmp_path / "r.html").exists()
+
+
+def test_what_a_cell_ends_with_in_brackets_stands_below(tmp_path):
+    rows = [{"family": "a (b", "valid share": "99.4 % (99.3 to <99.4>)", "n": "(2)"}]
+    text = write_report(tmp_path / "r.html", "t", [Section("s", "", table=rows)]).read_text()
+    assert '<td class="words">99.4 % <small>(99.3 to &lt;99.4&gt;)</small></td>' in text
+    assert '<td class="words">a (b</td>' in text
+    assert '<td class="words">(2)</td>' in text

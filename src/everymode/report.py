@@ -117,13 +117,19 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     body = "\n".join(
         "<tr>"
         + "".join(
-            f'<td class="{kind}">{html.escape(_text(row.get(column)))}</td>'
+            f'<td class="{kind}">{_cell(_text(row.get(column)))}</td>'
             for column, kind in zip(columns, kinds, strict=True)
         )
         + "</tr>"
         for row in rows
     )
     return f'<div class="table"><table><thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>'
+
+
+def _cell(text: str) -> str:
+    """Return the text of a cell; what it ends with in brackets, an interval or a floor, stands below the rest."""
+    value, opened, rest = html.escape(text).partition(" (")
+    return f"{value} <small>({rest}</small>" if opened and value and rest.endswith(")") else html.escape(text)
 
 
 def _numeric(values: Any) -> bool:
@@ -175,7 +181,7 @@ body {{
   margin: 0; background: var(--paper); color: var(--ink); -webkit-text-size-adjust: 100%;
   font: 17px/1.6 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif;
 }}
-main {{ max-width: 60rem; margin: 0 auto; padding: 2.5rem 1.25rem 4rem; }}
+main {{ max-width: 68rem; margin: 0 auto; padding: 2.5rem 1.25rem 4rem; }}
 h1 {{ font-size: 2rem; line-height: 1.2; margin: 0 0 1.5rem; letter-spacing: -0.01em; text-wrap: balance; }}
 h2 {{
   font-size: 1.3rem; line-height: 1.3; margin: 3rem 0 0.75rem; padding-top: 1.25rem;
@@ -190,12 +196,14 @@ img {{
 }}
 figcaption {{ max-width: 42rem; margin-top: 0.5rem; color: var(--quiet); font-size: 0.9rem; }}
 .table {{ overflow-x: auto; margin: 1.5rem 0; }}
-table {{ border-collapse: collapse; font-size: 0.92rem; font-variant-numeric: tabular-nums; }}
+table {{ border-collapse: collapse; font-size: 0.82rem; font-variant-numeric: tabular-nums; }}
 th, td {{
-  padding: 0.4rem 0.9rem; text-align: left; border-bottom: 1px solid var(--line); white-space: nowrap;
+  padding: 0.4rem 0.4rem; text-align: left; border-bottom: 1px solid var(--line); white-space: nowrap;
 }}
 th {{ color: var(--quiet); font-weight: 600; white-space: normal; vertical-align: bottom; }}
 .number {{ text-align: right; }}
+td {{ vertical-align: top; }}
+td small {{ display: block; color: var(--quiet); }}
 tbody tr:nth-child(even) {{ background: var(--shade); }}
 @media print {{
   body {{ font-size: 10.5pt; }}

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Voice"]
 
+_GAP = 2  # between two columns
+
 
 class Voice:
     """Speaks as the options ask.
@@ -36,14 +38,23 @@ class Voice:
         self.errors.print(text, markup=False, soft_wrap=True)
 
     def table(self, title: str, rows: Sequence[Mapping[str, str]], note: str = "") -> None:
-        """Print a table on stdout, unless it is JSON's."""
-        table = Table(title=title, title_justify="left", caption=note, caption_justify="left", box=None, pad_edge=False)
-        for name in rows[0]:
-            table.add_column(name, no_wrap=True)
-        for row in rows:
-            table.add_row(*row.values())
-        self.out.print(table)
-        self.out.print()
+        """Print a table on stdout, unless it is JSON's: one that is too wide in several, below one another."""
+        blocks = _blocks(rows, self.out.width)
+        for place, names in enumerate(blocks):
+            table = Table(
+                title=title if not place else None,
+                title_justify="left",
+                caption=note if place == len(blocks) - 1 else None,
+                caption_justify="left",
+                box=None,
+                pad_edge=False,
+            )
+            for name in names:
+                table.add_column(name, overflow="fold")  # where it fits nowhere
+            for row in rows:
+                table.add_row(*(row[name] for name in names))
+            self.out.print(table)
+            self.out.print()
 
     def show(self, text: str) -> None:
         """Print a result on stdout, unless it is JSON's."""
@@ -96,3 +107,15 @@ class Voice:
         with Progress(*columns, console=self.errors, transient=True) as progress:
             task = progress.add_task(title, total=None)
             yield lambda done, total: progress.update(task, total=total, completed=done)
+
+
+def _blocks(rows: Sequence[Mapping[str, str]], width: int) -> list[list[str]]:
+    """Return the columns of the tables that rows are printed as, each within `width`; the first column is in all."""
+    first, *others = rows[0]
+    wide = {name: _GAP + max(len(name), *(len(row[name]) for row in rows)) for name in rows[0]}
+    blocks = [[first]]
+    for name in others:
+        if len(blocks[-1]) > 1 and sum(wide[each] for each in (*blocks[-1], name)) > width:
+            blocks.append([first])
+        blocks[-1].append(name)
+    return blocks
