@@ -26,6 +26,12 @@ needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="there i
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
 
 
+def take_as_worth(monkeypatch, seconds):
+    """Let 'auto' compile from so many seconds of training left, however slow the machine is at the moment."""
+    monkeypatch.setattr("everymode.training.run._WORTH_COMPILING", seconds)
+    monkeypatch.setattr("everymode.training.run._SHORT_STEP", float("inf"))
+
+
 def table(rows=1000):
     """Return (y, x): two answers, the farther apart the larger x."""
     generator = new_generator(0)
@@ -157,7 +163,7 @@ class Annealed(Reader):
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_cuda)])
 def test_a_loss_that_counts_is_made_call_by_call(monkeypatch, device):
-    monkeypatch.setattr("everymode.training.run._WORTH_COMPILING", 0.0)
+    take_as_worth(monkeypatch, 0.0)
     y, x = table()
     family = Annealed()
     list(train(family, y[:, :1], x, settings=TrainingSettings(steps=60, batch_size=64), device=device))
@@ -169,7 +175,7 @@ def test_a_loss_that_counts_is_made_call_by_call(monkeypatch, device):
 
 
 def test_a_part_that_says_so_is_made_call_by_call(monkeypatch):
-    monkeypatch.setattr("everymode.training.run._WORTH_COMPILING", 0.0)
+    take_as_worth(monkeypatch, 0.0)
     monkeypatch.setattr("everymode.training.run.Compiled", None)
     family, last = reader(steps=60, promises=False)
     assert (family.calls, last.finished) == (60, "completed")
@@ -178,7 +184,7 @@ def test_a_part_that_says_so_is_made_call_by_call(monkeypatch):
 
 
 def test_auto_goes_on_call_by_call_where_a_step_cannot_be_compiled(monkeypatch):
-    monkeypatch.setattr("everymode.training.run._WORTH_COMPILING", 0.0)
+    take_as_worth(monkeypatch, 0.0)
     family, last = reader(steps=60)
     assert family.calls >= 60
     assert last.finished == "completed"
@@ -187,7 +193,7 @@ def test_auto_goes_on_call_by_call_where_a_step_cannot_be_compiled(monkeypatch):
 @pytest.mark.parametrize(("worth", "compiled"), [(0.0, True), (1e9, False)])
 def test_auto_decides_by_the_time_that_is_left(monkeypatch, worth, compiled):
     made = []
-    monkeypatch.setattr("everymode.training.run._WORTH_COMPILING", worth)
+    take_as_worth(monkeypatch, worth)
     monkeypatch.setattr("everymode.training.run.Compiled", lambda *a, **k: made.append(k) or (lambda *given: None))
     y, x = table()
     family = get_family("mse").build(UNIT, ONE, seed=0, width=16)
@@ -197,7 +203,7 @@ def test_auto_decides_by_the_time_that_is_left(monkeypatch, worth, compiled):
 
 
 def test_without_a_compiler_long_runs_go_call_by_call_and_asking_for_it_names_the_mend(monkeypatch):
-    monkeypatch.setattr("everymode.training.run._WORTH_COMPILING", 0.0)
+    take_as_worth(monkeypatch, 0.0)
     monkeypatch.setenv("CXX", "no-such-compiler")
     family, last = reader(steps=60)
     assert (family.calls, last.compiled) == (60, False)
