@@ -4,13 +4,12 @@ Every family is trained on the same table, call by call and compiled, from the s
 steps of both are timed in turns. The weights after the first steps are compared: the difference of two runs that do the
 same in another order of rounding.
 
-Usage: python benchmarks/compilation.py [FAMILY ...]
+Usage: python benchmarks/compilation.py [FAMILY ...]; the rows of families that are not asked for stay as they are.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Iterator
 
 import torch
@@ -19,7 +18,7 @@ from everymode.families import Family, get_family, names
 from everymode.randomness import new_generator
 from everymode.spaces import VectorSpace
 from everymode.training import Progress, TrainingSettings, train
-from peers import UNIT, interleave, ratio, timed, write
+from peers import UNIT, earlier, interleave, medians, ratio, timed, write
 
 ROWS, WIDTH, BATCH = 2000, 64, 256
 CHUNK, ROUNDS = 20, 6
@@ -48,21 +47,17 @@ def run(name: str, compiled: bool) -> tuple[Family, Iterator[Progress]]:
 def measure(name: str) -> dict:
     """Return what compiling gains with one family."""
     loops = {"call_by_call": run(name, False), "compiled": run(name, True)}
-    started = {}
-    for how, (_, loop) in loops.items():
-        start = time.perf_counter()
-        next(loop)
-        started[how] = time.perf_counter() - start
+    runs = {how: lambda loop=loop: timed(lambda: next(loop), CHUNK) for how, (_, loop) in loops.items()}
+    begun = {how: CHUNK / first() for how, first in runs.items()}  # seconds, compilation included
     plain, compiled = (list(family.parameters()) for family, _ in loops.values())
     apart = max(float((a - b).detach().abs().max()) for a, b in zip(plain, compiled, strict=True))
-    runs = {how: lambda loop=loop: timed(lambda: next(loop), CHUNK) for how, (_, loop) in loops.items()}
     rates = interleave(runs, ROUNDS)
-    median = {how: sorted(values)[len(values) // 2] for how, values in rates.items()}
+    median = medians(rates)
     return {
         "family": name,
         "milliseconds_a_step": {how: round(1e3 / rate, 2) for how, rate in median.items()},
         "times_as_fast": ratio(rates, "compiled", "call_by_call"),
-        "seconds_to_compile": round(started["compiled"] - CHUNK / median["compiled"], 1),
+        "seconds_to_compile": round(begun["compiled"] - CHUNK / median["compiled"], 1),
         "largest_difference_of_weights": float(f"{apart:.1e}"),
     }
 
@@ -72,13 +67,20 @@ def main() -> None:
     trained = [name for name in names() if get_family(name).abilities.gradient]
     parser.add_argument("families", nargs="*", default=trained)
     torch.set_num_threads(1)
-    rows = []
+    found = {row["family"]: row for row in earlier("compilation").get("families", [])}
     for name in parser.parse_args().families:
-        rows.append(measure(name))
-        print(rows[-1], flush=True)
+        found[name] = measure(name)
+        print(found[name], flush=True)
     write(
         "compilation",
-        {"seed": 0, "rows": ROWS, "width": WIDTH, "batch": BATCH, "steps_compared": CHUNK, "families": rows},
+        {
+            "seed": 0,
+            "rows": ROWS,
+            "width": WIDTH,
+            "batch": BATCH,
+            "steps_compared": CHUNK,
+            "families": list(found.values()),
+        },
     )
 
 

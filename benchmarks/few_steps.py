@@ -17,7 +17,6 @@ alone. Writes that file, and docs/images/steps.png.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from datetime import date
 from pathlib import Path
@@ -33,7 +32,7 @@ from everymode.curve import StepsPoint, steps_curve
 from everymode.distillation import distill
 from everymode.estimator import OneToManyRegressor, load
 from everymode.plots.style import house
-from peers import RESULTS, write
+from peers import earlier, write
 
 PROBLEMS = ("fork", "sine_fold", "grid", "inverse_kinematics")
 CURVE = "sine_fold"
@@ -142,8 +141,7 @@ def main() -> None:
 
 def measure(asked: argparse.Namespace) -> None:
     """Measure what is asked for, and write it beside what is known already."""
-    file = RESULTS / "few_steps.json"
-    before = json.loads(file.read_text()) if file.exists() else {"rows": [], "curve": None}
+    before = earlier("few_steps") or {"rows": [], "curve": None}
     found = {key(row): row for row in before["rows"]}
     for problem in asked.problems:
         found.update({key(row): row for row in run(problem, asked)})

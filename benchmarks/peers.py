@@ -65,6 +65,11 @@ def ratio(rates: Mapping[str, Sequence[float]], ours: str, peer: str) -> dict[st
     return {"median": round(statistics.median(ratios), 3), "min": round(min(ratios), 3), "max": round(max(ratios), 3)}
 
 
+def medians(rates: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """Return the median of each loop's rates."""
+    return {name: statistics.median(values) for name, values in rates.items()}
+
+
 def timed(work: Callable[[], Any], amount: float) -> float:
     """Return `amount` a second of `work`."""
     start = time.perf_counter()

@@ -63,7 +63,7 @@ from sklearn.neural_network import MLPClassifier
 
 import everymode as em
 from everymode.metrics import bootstrap_interval
-from peers import DATA, RESULTS, kept, write
+from peers import DATA, earlier, kept, write
 
 MEMBERS = 12
 RECIPE: dict[str, Any] = {
@@ -357,8 +357,7 @@ def compared(cells: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 def carried(seed: int) -> dict[str, Any]:
     """Return the tasks of the result that is there, if it is of this seed; each table with its date."""
-    file = RESULTS / "posteriors.json"
-    older = json.loads(file.read_text()) if file.exists() else {}
+    older = earlier("posteriors")
     found: dict[str, Any] = {name: {} for name in TASKS} | (older["tasks"] if older.get("seed") == seed else {})
     for key, table in ((key, table) for task in found.values() for key, table in task.items()):
         if key.endswith("_simulations"):

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 import everymode as em
-from peers import interleave, ratio, timed, write
+from peers import interleave, medians, ratio, timed, write
 
 STEPS = 32
 SIZES = ((100, 100), (4, 2500), (400, 25))  # rows, draws: 10,000 each
@@ -77,7 +77,7 @@ def main() -> None:
                 "rows": n,
                 "draws_a_row": draws,
                 "nfe": STEPS,
-                "draws_per_second": {name: round(sorted(values)[len(values) // 2]) for name, values in rates.items()},
+                "draws_per_second": {name: round(rate) for name, rate in medians(rates).items()},
                 "ratio": ratio(rates, "everymode", "plain loop"),
             }
         )

@@ -15,8 +15,6 @@ width, its rows are measured and the others stay as they are in the results.
 from __future__ import annotations
 
 import argparse
-import json
-import time
 import warnings
 from collections.abc import Callable, Iterator
 
@@ -25,7 +23,7 @@ import torch
 from everymode.families import FlowMatching
 from everymode.randomness import seeded
 from everymode.training import Progress, TrainingSettings, default_learning_rate, train
-from peers import NOTHING, RESULTS, UNIT, PeerNetwork, interleave, moons, ratio, timed, write
+from peers import NOTHING, UNIT, PeerNetwork, earlier, interleave, medians, moons, ratio, timed, write
 
 SIZES = ((64, 256), (256, 256), (512, 1024))
 STEPS = {64: 6000, 256: 3000, 512: 1000}
@@ -124,15 +122,11 @@ def measure(width: int, batch: int, threads: int, device: torch.device, quick: b
     network, peer_steps = peer_loop(width, batch, data, None)
     ours = {name: our_loop(width, batch, data, steps, compiled) for name, compiled in OURS.items()}
     last: dict[str, Progress] = {}
-    seconds: dict[str, float] = {}
-    for name, (_, loop) in ours.items():
-        start = time.perf_counter()
-        last[name] = next(loop)
-        seconds[name] = time.perf_counter() - start
 
     def ours_on(name: str) -> float:
         return timed(lambda: last.update({name: next(ours[name][1])}), chunk)
 
+    begun = {name: chunk / ours_on(name) for name in ours}  # seconds, compilation included
     runs: dict[str, Callable[[], float]] = {name: lambda name=name: ours_on(name) for name in ours}
     runs["torchcfm"] = lambda: timed(lambda: peer_steps(chunk), chunk)
     if samplers := published_samplers():
@@ -150,7 +144,7 @@ def measure(width: int, batch: int, threads: int, device: torch.device, quick: b
         for name, (family, _) in ours.items()
     }
     losses["torchcfm"] = held_out_loss(lambda y, t: network(torch.cat([y, t[:, None]], dim=-1)), device)
-    median = {name: round(sorted(values)[len(values) // 2], 1) for name, values in rates.items()}
+    median = {name: round(rate, 1) for name, rate in medians(rates).items()}
     peers = [name for name in rates if name not in ours]
     found = {
         "width": width,
@@ -160,7 +154,7 @@ def measure(width: int, batch: int, threads: int, device: torch.device, quick: b
         "precision": last["everymode"].precision,
         "steps_per_second": median,
         "ratio_to": {name: {peer: ratio(rates, name, peer) for peer in peers} for name in ours},
-        "seconds_to_compile": round(seconds["everymode_compiled"] - chunk / median["everymode_compiled"], 1),
+        "seconds_to_compile": round(begun["everymode_compiled"] - chunk / median["everymode_compiled"], 1),
         "held_out_loss": {name: round(loss, 5) for name, loss in losses.items()},
     }
     if device.type == "cpu":
@@ -194,7 +188,7 @@ def main() -> None:
         measure(*size, threads, asked.device, asked.quick) for size in sizes for threads in ((1, 2) if on_cpu else (1,))
     ]
     if asked.width is not None:
-        before = json.loads((RESULTS / f"{name}.json").read_text())["rows"]
+        before = earlier(name).get("rows", [])
         rows = sorted(rows + [row for row in before if row["width"] != asked.width], key=lambda row: row["width"])
     where = {} if on_cpu else {"gpu": torch.cuda.get_device_name(asked.device)}
     write(name, {"seed": 0, **where, "each_at_its_best_threads": at_best_threads(rows), "rows": rows})

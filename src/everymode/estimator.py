@@ -61,8 +61,15 @@ _MOST_DISTINCT = 1024
 _ROWS_AT_ONCE = 256  # whose draws are held while their modes are looked for
 _JUDGED_MEANS, _JUDGED_DRAWS = 16, 512  # rows and draws by which a mean is found to lie in a valley
 _SAVED = (
-    *("n_features_in_", "history_", "n_steps_", "stopped_", "fit_seconds_"),
-    *("precision_", "compiled_", "sample_seed_", "width_"),
+    "n_features_in_",
+    "history_",
+    "n_steps_",
+    "stopped_",
+    "fit_seconds_",
+    "precision_",
+    "compiled_",
+    "sample_seed_",
+    "width_",
 )
 _INITIAL, _TRAINING, _SPLIT, _SAMPLE, _PREDICT, _SETTLE = range(6)  # streams of randomness
 

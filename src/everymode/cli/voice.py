@@ -50,7 +50,7 @@ class Voice:
                 pad_edge=False,
             )
             for name in names:
-                table.add_column(name, overflow="fold")  # where it fits nowhere
+                table.add_column(name, overflow="fold")  # one that is wider than the terminal
             for row in rows:
                 table.add_row(*(row[name] for name in names))
             self.out.print(table)

@@ -50,8 +50,15 @@ _OTHER_WIDTHS = (128, 256)
 _STEPS = (6000, 8000)
 _REGRESSION = Regression(ridge=1.0, passes=3)  # of what is known of a chunk: it has many values, and little time
 _SAVED = (
-    *("history_", "n_steps_", "stopped_", "fit_seconds_", "precision_", "compiled_"),
-    *("rate_", "sample_seed_", "width_"),
+    "history_",
+    "n_steps_",
+    "stopped_",
+    "fit_seconds_",
+    "precision_",
+    "compiled_",
+    "rate_",
+    "sample_seed_",
+    "width_",
 )
 _INITIAL, _TRAINING, _SPLIT, _SAMPLE, _SETTLE = range(5)  # streams of randomness
 

@@ -36,8 +36,8 @@ class FlatParameters:
             )
         self.values = torch.cat([p.detach().reshape(-1) for p in self._parameters])
         self.gradient = torch.zeros_like(self.values)
-        self._half: tuple[Tensor, Tensor] | None = None
-        self._in_half = False
+        self._half: tuple[Tensor, Tensor] | None = None  # values and gradient, while the module computes on them
+        self._kept_half: tuple[Tensor, Tensor] | None = None
         self._attach(self.values, self.gradient)
 
     def _attach(self, values: Tensor, gradient: Tensor) -> None:
@@ -58,31 +58,31 @@ class FlatParameters:
 
     def use_half(self) -> None:
         """Let the module compute on a bf16 copy of the values, the same tensor every time."""
-        if self._half is None:
+        if self._kept_half is None:
             half = self.values.bfloat16()
-            self._half = (half, torch.zeros_like(half))
-        self._in_half = True
+            self._kept_half = (half, torch.zeros_like(half))
+        self._half = self._kept_half
         self.publish()
         self._attach(*self._half)
 
     def use_full(self) -> None:
         """Let the module compute on the values themselves again."""
-        self._in_half = False
+        self._half = None
         self._attach(self.values, self.gradient)
 
     def clear(self) -> None:
         """Set the gradient to zero."""
-        (self._half[1] if self._half is not None and self._in_half else self.gradient).zero_()
+        (self.gradient if self._half is None else self._half[1]).zero_()
 
     def collect(self) -> Tensor:
         """Return the gradient that the backward pass left, in full precision."""
-        if self._half is not None and self._in_half:
+        if self._half is not None:
             self.gradient.copy_(self._half[1])
         return self.gradient
 
     def publish(self) -> None:
         """Let the module see changed values."""
-        if self._half is not None and self._in_half:
+        if self._half is not None:
             self._half[0].copy_(self.values)
 
     def set(self, values: Tensor) -> None:
